@@ -1,0 +1,56 @@
+"""What the tests of every scenario share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, TypeVar
+
+import pytest
+
+T = TypeVar("T")
+
+
+class Eventually(Protocol):
+    """Ask again until the answer is true."""
+
+    def __call__(self, ask: Callable[[], T], within: float = 30.0) -> T: ...
+
+
+@pytest.fixture(scope="session")
+def eventually() -> Eventually:
+    """Return a function that calls `ask` until it returns something true, at most `within` seconds."""
+
+    def wait(ask: Callable[[], T], within: float = 30.0) -> T:
+        end = time.monotonic() + within
+        pause = 0.05
+        while True:
+            try:
+                answer, trouble = ask(), None
+            except Exception as error:  # a connection refused now may be accepted in a moment
+                answer, trouble = None, error
+            if answer:
+                return answer
+            if time.monotonic() > end:
+                pytest.fail(f"not true within {within:g} s: {trouble or answer!r}")
+            time.sleep(pause)
+            pause = min(pause * 2, 1.0)
+
+    return wait
+
+
+@pytest.fixture(scope="module")
+def address(host: Any) -> str:
+    """Return the address of the host under test as the controller reaches it."""
+    return str(host.ansible.get_variables()["ansible_host"])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[Any]:
+    """Add what the host's journal said last to the report of a failed test."""
+    report = yield
+    host = getattr(item, "funcargs", {}).get("host")
+    if report.when == "call" and report.failed and host is not None:
+        journal = host.run("journalctl --no-pager -p notice -n 40; systemctl --failed --no-pager").stdout
+        report.sections.append(("journal of the host", journal))
+    return report
