@@ -48,7 +48,7 @@ TYPES = {
     "str": ("a string", "strings"),
     "int": ("an integer", "integers"),
     "float": ("a number", "numbers"),
-    "bool": ("true or false (unquoted)", "booleans"),
+    "bool": ("true or false, unquoted (on the command line: -e '{\"name\": true}')", "booleans"),
     "list": ("a list", "lists"),
     "dict": ("a dictionary", "dictionaries"),
     "path": ("a path", "paths"),
@@ -423,11 +423,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible ships no types
     def _read(path: str, *, missing_ok: bool = False) -> dict[str, t.Any]:
         try:
             with open(path, encoding="utf-8") as file:
-                return yaml.safe_load(file) or {}
+                content = yaml.safe_load(file)
         except FileNotFoundError as error:
             if missing_ok:
                 return {}
             raise AnsibleActionFail(f"{path} is missing") from error
+        return content if isinstance(content, dict) else {}
 
     def _resolved(self, raw: t.Any, origin: t.Any = None) -> t.Any:
         """The value with its templates rendered one by one, so that a failure is known by its place."""
@@ -462,10 +463,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible ships no types
             else:
                 continue
             value = self._resolved(task_vars.get(top))
+            text = shown(masked(value, spec)) if top in task_vars else NOT_SET
             if "value" in rule:
                 text = self._rule_value(rule["value"])
-            else:
-                text = shown(masked(value, spec)) if top in task_vars else NOT_SET
             allowed = self._templar.template(rule["allowed"])
             validator.refuse(rule["variable"], text, validator.scrub(f"{allowed}{failure}"), validator.place(value, spec))
 

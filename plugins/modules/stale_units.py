@@ -66,7 +66,7 @@ reasons:
 import os
 import time
 from collections.abc import Iterator
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -86,7 +86,7 @@ def parse_timestamp(text: str) -> float:
     words = text.split()
     if len(words) < 3:
         return 0.0
-    return datetime.strptime(f"{words[1]} {words[2]}", "%Y-%m-%d %H:%M:%S.%f").replace(tzinfo=timezone.utc).timestamp()
+    return datetime.strptime(f"{words[1]} {words[2]}", "%Y-%m-%d %H:%M:%S.%f").replace(tzinfo=UTC).timestamp()
 
 
 def files_below(path: str) -> Iterator[str]:
@@ -150,7 +150,7 @@ def main() -> None:
     blocks = parse_show(output)
     if len(blocks) != len(names):
         module.fail_json(msg=f"systemctl described {len(blocks)} units, not the {len(names)} asked for", stdout=output)
-    known = dict(zip(names, blocks))
+    known = dict(zip(names, blocks, strict=True))
     reasons: dict[str, str] = {}
     for unit in units:
         if why := reason(known[unit["name"]], unit["paths"], unit["since"]):
