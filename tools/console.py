@@ -68,6 +68,9 @@ class Phases:
         self.number = 0
         self.started = time.monotonic()
 
+    def elapsed(self) -> float:
+        return time.monotonic() - self.started
+
     @contextmanager
     def phase(self, title: str, *, streams: bool = False) -> Iterator[list[str]]:
         """Show a phase; what is appended to the yielded list is shown behind its title.
@@ -98,9 +101,7 @@ def tail(path: Path, lines: int = 30) -> str:
     """The last lines of a log file."""
     if not path.exists():
         return ""
-    return "\n".join(
-        path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]
-    )
+    return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
 
 
 def run_logged(command: Sequence[str], log: Path, *, remedy: str = "") -> None:

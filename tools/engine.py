@@ -14,6 +14,7 @@ from pathlib import Path
 import docker
 from docker.errors import DockerException
 
+from tools import packages
 from tools.console import LOGS, Problem, duration, run_command, run_logged, say
 
 # Beside the engine, not in .local/: it must outlive `make down` and must not outlive the machine
@@ -50,21 +51,14 @@ def remedy_without_root(socket: Path = SOCKET) -> Problem | None:
             f"a Docker engine is there, but {user} may not use it",
             f"sudo usermod -aG docker {user}\nnewgrp docker        # or log out and in again\nmake up",
         )
-    rootless = (
-        Path(os.environ.get("XDG_RUNTIME_DIR", f"/run/user/{os.geteuid()}"))
-        / "docker.sock"
-    )
+    rootless = Path(os.environ.get("XDG_RUNTIME_DIR", f"/run/user/{os.geteuid()}")) / "docker.sock"
     if rootless.exists():
         return Problem(
             "only a rootless Docker engine is there",
             f"export DOCKER_HOST=unix://{rootless}\nmake up",
         )
     if shutil.which("dockerd"):
-        start = (
-            "sudo systemctl start docker"
-            if systemd_is_init()
-            else "sudo sh -c 'dockerd >/var/log/dockerd.log 2>&1 &'"
-        )
+        start = "sudo systemctl start docker" if systemd_is_init() else "sudo sh -c 'dockerd >/var/log/dockerd.log 2>&1 &'"
         return Problem(
             f"the Docker engine is not running, and {user} may not start it",
             f"{start}\nmake up",
@@ -82,27 +76,17 @@ def systemd_is_init() -> bool:
 
 def install() -> None:
     """Install Debian's engine, with its client where that is a package of its own (Debian 13)."""
-    if not shutil.which("apt-get"):
+    if not packages.may_install():
         raise Problem(
             "no Docker engine is installed, and this is no Debian or Ubuntu machine",
             "Install your distribution's Docker engine and start it, or set DOCKER_HOST to one that runs.\nmake up",
         )
     log = LOGS / "docker-install.log"
     remedy = f"Read {log}; or install a Docker engine by hand, then: make up"
-    run_logged(["apt-get", "update"], log, remedy=remedy)
-    packages = ["docker.io"]
-    if (
-        subprocess.run(
-            ["apt-cache", "show", "docker-cli"], check=False, capture_output=True
-        ).returncode
-        == 0
-    ):
-        packages.append("docker-cli")
-    run_logged(
-        ["apt-get", "install", "--yes", "--no-install-recommends", *packages],
-        log,
-        remedy=remedy,
-    )
+    packages.install(["docker.io"], log, remedy)
+    client = subprocess.run(["apt-cache", "show", "docker-cli"], check=False, capture_output=True)
+    if client.returncode == 0:
+        packages.install(["docker-cli"], log, remedy)
 
 
 def start() -> None:

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Iterable
 from typing import Literal, TypedDict
 
 import docker
@@ -14,7 +15,6 @@ from docker.models.containers import Container
 from tools import engine, image
 from tools.console import Problem, run_command
 
-RUN_LABEL = "groundcrew.run"
 BOOT_SECONDS = 90
 # A container sees /sys/fs/cgroup read-only, also where the cgroup namespace is its own; systemd has to write there
 INIT_V2 = [
@@ -96,18 +96,19 @@ def start(
         volumes=chosen["volumes"],
         stop_signal=chosen["stop_signal"],
         # Port 0 lets the kernel choose
-        ports={
-            f"{inside}/tcp": ("127.0.0.1", outside)
-            for inside, outside in (ports or {}).items()
-        },
+        ports={f"{inside}/tcp": ("127.0.0.1", outside) for inside, outside in (ports or {}).items()},
     )
 
 
-def run_in(container: Container, script: str) -> tuple[int, str]:
+def text(output: bytes | Iterable[bytes]) -> str:
+    """What a command has printed, from either form in which the Docker SDK returns it."""
+    return (output if isinstance(output, bytes) else b"".join(output)).decode(errors="replace").strip()
+
+
+def run_in(container: Container, script: str, environment: dict[str, str] | None = None) -> tuple[int, str]:
     """Run a shell script in the host; returns its exit code and its output."""
-    code, output = container.exec_run(["/bin/sh", "-c", script])
-    assert isinstance(output, bytes)
-    return int(code or 0), output.decode(errors="replace").strip()
+    code, output = container.exec_run(["/bin/sh", "-c", script], environment=environment)
+    return int(code or 0), text(output)
 
 
 def wait_until_up(container: Container, seconds: float = BOOT_SECONDS) -> None:
@@ -123,9 +124,7 @@ def wait_until_up(container: Container, seconds: float = BOOT_SECONDS) -> None:
                 f"docker logs {container.name}",
             )
         # Right after the start there is no bus to ask yet: systemctl fails at once, and is asked again
-        _, state = run_in(
-            container, "timeout 30 systemctl is-system-running --wait 2>/dev/null"
-        )
+        _, state = run_in(container, "timeout 30 systemctl is-system-running --wait 2>/dev/null")
         if state == "running":
             return
         if state == "degraded":
@@ -158,10 +157,7 @@ def main() -> int:
     chosen = parser.parse_args()
     version = cgroup_version(engine.connect())
     json.dump(
-        {
-            release: options(release, version)
-            for release in chosen.releases or image.RELEASES
-        },
+        {release: options(release, version) for release in chosen.releases or image.RELEASES},
         sys.stdout,
         indent=2,
     )

@@ -6,7 +6,6 @@ import argparse
 import fcntl
 import hashlib
 import os
-import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -14,9 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import docker
-from docker.errors import DockerException, ImageNotFound
+from docker.errors import APIError, DockerException, ImageNotFound
 
-from tools import engine
+from tools import engine, packages
 from tools.console import (
     CACHE,
     LOGS,
@@ -34,6 +33,8 @@ HOST_CONTEXT = ROOT / "images" / "host"
 CONTENT_LABEL = "groundcrew.content"
 IMAGE_LABEL = "groundcrew.image"
 REGISTRY_SECONDS = 20
+# What `make down` removes beside the images with our label
+PULLED = CACHE / "pulled-images"
 PROXY_VARIABLES = (
     "http_proxy",
     "https_proxy",
@@ -62,9 +63,7 @@ def content_hash(context: Path, *extra: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def local_image(
-    client: docker.DockerClient, name: str, content: str | None = None
-) -> bool:
+def local_image(client: docker.DockerClient, name: str, content: str | None = None) -> bool:
     """Is the image there (and made from this content)?"""
     try:
         image = client.images.get(name)
@@ -86,41 +85,20 @@ def registry_has(name: str) -> bool:
 def build_lock(name: str) -> Iterator[None]:
     """Two runs on one machine build an image once."""
     CACHE.mkdir(exist_ok=True)
-    with (CACHE / f"{name.replace(':', '-').replace('/', '-')}.lock").open(
-        "w"
-    ) as handle:
+    with (CACHE / f"{name.replace(':', '-').replace('/', '-')}.lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
-
-
-def install_mmdebstrap(log: Path) -> None:
-    if shutil.which("mmdebstrap"):
-        return
-    by_hand = "apt-get install mmdebstrap debian-archive-keyring"
-    remedy = f"{by_hand}      # as root\nor name any systemd image: make up GROUNDCREW_IMAGE=..."
-    if os.geteuid() != 0 or not shutil.which("apt-get"):
-        raise Problem(
-            "no image registry answers, and mmdebstrap, which makes the base from the Debian mirror, is missing",
-            remedy,
-        )
-    run_logged(["apt-get", "update"], log, remedy=remedy)
-    run_logged(
-        [
-            "apt-get",
-            "install",
-            "--yes",
-            "--no-install-recommends",
-            *by_hand.split()[2:],
-        ],
-        log,
-        remedy=remedy,
-    )
 
 
 def bootstrap_base(client: docker.DockerClient, release: str, name: str) -> None:
     """Make the base image from the Debian mirror that apt's defaults and proxy variables name."""
     log = LOGS / f"image-{release}.log"
-    install_mmdebstrap(log)
+    # No registry answers, so the base comes from the Debian mirror
+    packages.need(
+        "mmdebstrap",
+        ["mmdebstrap", "debian-archive-keyring"],
+        "or name any systemd image: make up GROUNDCREW_IMAGE=...",
+    )
     tarball = CACHE / f"base-{release}.tar"
     try:
         run_logged(
@@ -149,6 +127,8 @@ def ensure_base(client: docker.DockerClient, release: str) -> str:
             return name
     if registry_has(official):
         client.images.pull(official)
+        with PULLED.open("a", encoding="utf-8") as pulled:
+            pulled.write(f"{official}\n")
         return official
     bootstrap_base(client, release, own)
     return own
@@ -205,15 +185,25 @@ def ensure(client: docker.DockerClient, release: str, *, fresh: bool = False) ->
             return f"{name}, there already"
         base = ensure_base(client, release)
         build(client, HOST_CONTEXT, name, content, {"BASE": base})
+    # What an earlier build has left without a name
+    client.images.prune(filters={"dangling": True, "label": IMAGE_LABEL})
     return f"{name}, built over {base}"
 
 
 def remove_all(client: docker.DockerClient) -> list[str]:
-    """Remove the images that these tools made; returns their names."""
+    """Remove the images that these tools made or pulled and that no container uses; returns their names."""
+    names = [tag for image in client.images.list(filters={"label": IMAGE_LABEL}) for tag in image.tags]
+    if PULLED.exists():
+        names += PULLED.read_text(encoding="utf-8").split()
+        PULLED.unlink()
     removed = []
-    for image in client.images.list(filters={"label": IMAGE_LABEL}):
-        removed += image.tags
-        client.api.remove_image(str(image.id), force=True)
+    for name in names:
+        try:
+            client.images.remove(name)
+        except APIError:
+            # In use by a container of somebody else, or gone
+            continue
+        removed.append(name)
     return removed
 
 

@@ -1,0 +1,62 @@
+# Every target calls one tool; `make help` lists them. PYTHON chooses the interpreter of the toolchain, ENV an environment, ROLE a role.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+VENV := .venv
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+# Ansible wants a UTF-8 locale, and logs show lines as they come
+export LC_ALL := C.UTF-8
+export PYTHONUNBUFFERED := 1
+run = $(VENV)/bin/python -m
+
+help:  ## List the targets
+	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
+
+up: toolchain  ## Start the local host and converge it: https://localhost:8443
+	@$(run) tools.up
+
+down:  ## Take the local host down and leave nothing behind (GROUNDCREW_KEEP=1 keeps images)
+	@if [ -x $(VENV)/bin/python ]; then $(run) tools.down; else echo "nothing is up: there is no $(VENV)"; fi
+
+ssh: toolchain  ## Log in to the local host
+	@$(run) tools.access
+
+test: lint test-unit test-app molecule  ## Everything: lint, unit and app tests, Molecule on Debian 12 and 13
+
+check: lint test-unit test-app  ## The everyday part of it: lint, unit and app tests
+
+lint: toolchain  ## All linters, side by side
+	@$(run) tools.lint
+
+test-unit: toolchain  ## Tests of templates, plugins and tools
+	@$(run) pytest -q tests
+
+test-app: toolchain app-toolchain  ## Tests of the sample application, with real PostgreSQL and Redis
+	@$(run) tools.services run -- .venv-app/bin/python -m pytest -q app/tests
+
+molecule: toolchain  ## Molecule scenarios side by side, or one: make molecule ROLE=nginx
+	@$(run) tools.scenarios $(ROLE)
+
+fmt: toolchain  ## Format the Python code
+	@ruff format -q . && ruff check -q --fix .
+
+docs: toolchain  ## Write the variables' tables of the roles' READMEs from their specs
+	@$(run) tools.roles docs
+
+secrets: toolchain  ## Fresh secrets for an environment: make secrets ENV=staging
+	@$(run) tools.secrets $(ENV)
+
+bench: toolchain  ## Measure a fresh and a no-change run against a shell script
+	@$(run) tools.bench
+
+lock: toolchain  ## Lock the toolchain's and the application's dependencies anew
+	@$(run) tools.lock
+
+toolchain:
+	@sh tools/venv.sh $(VENV) requirements.lock
+
+app-toolchain:
+	@sh tools/venv.sh .venv-app app/requirements-dev.lock app
+
+.PHONY: help up down ssh test check lint test-unit test-app molecule fmt docs secrets bench lock toolchain app-toolchain
+# One after the other, whatever -j says: `make test` is to fail early
+.NOTPARALLEL:

@@ -1,0 +1,59 @@
+"""Take the local environment down and leave nothing behind: containers, images, shared packages, .local/, an engine started by hand."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+
+import docker
+from docker.errors import APIError
+
+from tools import engine, host, image, runs
+from tools.console import LOCAL, ROOT, run_command, say
+
+
+def remove_containers(client: docker.DockerClient) -> list[str]:
+    """Remove the containers of this checkout, except those of a test run that is going on."""
+    containers = client.containers.list(all=True, filters={"label": f"{runs.CHECKOUT_LABEL}={ROOT}"}, ignore_removed=True)
+    removed = []
+    for container in containers:
+        run = container.labels.get(runs.RUN_LABEL)
+        if run is None or runs.is_dead(run):
+            runs.remove(container)
+            removed.append(str(container.name))
+    return removed
+
+
+def remove_volumes(client: docker.DockerClient) -> list[str]:
+    removed = []
+    for name in map(host.apt_volume, image.RELEASES):
+        try:
+            client.volumes.get(name).remove()
+        except APIError:
+            # Not there, or in use by a host of another run
+            continue
+        removed.append(name)
+    return removed
+
+
+def main() -> int:
+    argparse.ArgumentParser(
+        description=__doc__, epilog="GROUNDCREW_KEEP=1 keeps the images and the shared packages for the next time."
+    ).parse_args()
+    if engine.answers():
+        client = engine.connect()
+        removed = remove_containers(client)
+        if not os.environ.get("GROUNDCREW_KEEP"):
+            removed += image.remove_all(client) + remove_volumes(client)
+        say(f"Removed: {', '.join(removed) or 'no container, image or volume was there'}")
+        say(f"Docker: {engine.stop_if_ours()}")
+    if LOCAL.exists():
+        shutil.rmtree(LOCAL)
+        say("Removed: .local/")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))
