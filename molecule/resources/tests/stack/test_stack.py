@@ -1,0 +1,188 @@
+"""The whole stack, seen from outside the host and through its failures. The restart of the host comes last, in test_reboot.py."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+OWN_UNITS = [
+    "textreport-web.service",
+    "textreport-worker-default.service",
+    "textreport-worker-maintenance.service",
+    "textreport-beat.service",
+]
+SECRETS = ["postgresql_app_password", "redis_broker_password", "redis_cache_password", "app_secret_key"]
+
+
+def postgresql_unit(host: Any) -> str:
+    """Return the unit of the host's PostgreSQL cluster."""
+    return {"12": "postgresql@15-main.service", "13": "postgresql@17-main.service"}[str(host.system_info.release).split(".")[0]]
+
+
+def test_report_end_to_end(site: Any, eventually: Any) -> None:
+    """Catches a break anywhere between nginx, Gunicorn, PostgreSQL, the broker, a worker and back."""
+    answer = site.request("POST", "/api/reports", {"text": "One fish. Two fish."})
+    assert answer.status == 202, answer
+    location = answer.headers["Location"]
+    assert eventually(lambda: site.finished(location))
+    assert site.get(location).json()["result"]["words"] == 4
+
+
+def test_ready_names_every_component(site: Any) -> None:
+    """Catches a readiness that is green because it looks at nothing."""
+    components = site.get("/readyz").json()["components"]
+    assert set(components) >= {"database", "broker", "cache", "worker"}
+    assert all(component["ok"] for component in components.values()), components
+
+
+def test_release_id(site: Any, host: Any) -> None:
+    """Catches a server that runs another release than the one that is current."""
+    current = host.run("basename $(readlink /srv/textreport/current)").stdout.strip()
+    assert re.fullmatch(r"[0-9a-f]{12,}", current)
+    assert site.get("/version").json()["release"] == current
+
+
+def test_request_id_follows_into_the_task(site: Any, host: Any, eventually: Any) -> None:
+    """Catches a request id that is lost between nginx, the application's log and the task's log."""
+    answer = site.request("POST", "/api/reports", {"text": "follow me"})
+    request_id = answer.headers["X-Request-ID"]
+    assert request_id
+
+    def logged(unit: str) -> bool:
+        with host.sudo():
+            return request_id in host.run(f"journalctl -u {unit} --since -2min -o cat").stdout
+
+    eventually(lambda: logged("textreport-web"))
+    eventually(lambda: logged("textreport-worker-default"))
+
+
+def test_open_ports_are_the_declared_ones(host: Any, address: str) -> None:
+    """Catches a service that listens to the world, and a firewall that lets it."""
+    scan = (
+        "import asyncio,sys\n"
+        "async def ask(port):\n"
+        "    async with gate:\n"
+        "        try:\n"
+        "            _, writer = await asyncio.wait_for(asyncio.open_connection(sys.argv[1], port), 1)\n"
+        "        except (OSError, asyncio.TimeoutError):\n"
+        "            return None\n"
+        "        writer.close()\n"
+        "        return port\n"
+        "async def main():\n"
+        "    global gate\n"
+        "    gate = asyncio.Semaphore(4000)\n"
+        "    print(*[p for p in await asyncio.gather(*map(ask, range(1, 65536))) if p])\n"
+        "asyncio.run(main())\n"
+    )
+    done = subprocess.run(
+        ["sh", "-c", 'ulimit -n 8192 && exec python3 -c "$0" "$1"', scan, address],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert [int(port) for port in done.stdout.split()] == [22, 80, 443]
+
+
+@pytest.mark.parametrize("unit", OWN_UNITS)
+def test_sandbox_of_own_units(host: Any, unit: str) -> None:
+    """Catches a unit that lost its sandbox."""
+    assert exposure(host, unit) <= 2.0
+
+
+def test_sandbox_of_services(host: Any) -> None:
+    """Catches a drop-in that systemd does not read."""
+    assert exposure(host, "nginx.service") <= 3.0
+    assert exposure(host, postgresql_unit(host)) <= 4.0
+
+
+def exposure(host: Any, unit: str) -> float:
+    """Return the exposure that systemd sees in a running unit."""
+    with host.sudo():
+        summary = host.run(f"systemd-analyze security --no-pager {unit}").stdout
+    found = re.search(r"Overall exposure level for \S+: ([0-9.]+)", summary)
+    assert found, summary
+    return float(found.group(1))
+
+
+def test_task_survives_its_worker(site: Any, host: Any, eventually: Any) -> None:
+    """Catches a task that is lost when `kill -9` hits its worker in the middle of it."""
+    answer = site.request("POST", "/api/reports", {"text": "still here", "delay_seconds": 4})
+    assert answer.status == 202, answer
+    location = answer.headers["Location"]
+    assert eventually(lambda: site.get(location).json()["state"] == "running")
+    with host.sudo():
+        host.check_output("systemctl kill --signal=KILL --kill-whom=all textreport-worker-default.service")
+    assert eventually(lambda: site.finished(location), within=90)
+
+
+@pytest.mark.parametrize("unit", [*OWN_UNITS, "nginx.service", "redis-server@broker.service", "redis-server@cache.service", "postgresql"])
+def test_unit_comes_back_after_sigkill(host: Any, site: Any, eventually: Any, unit: str) -> None:
+    """Catches a unit that stays down after a crash, and a stack that does not recover around it."""
+    unit = postgresql_unit(host) if unit == "postgresql" else unit
+
+    def main_pid() -> int:
+        return int(host.check_output(f"systemctl show --value -p MainPID {unit}"))
+
+    before = main_pid()
+    assert before > 0
+    with host.sudo():
+        host.check_output(f"systemctl kill --signal=KILL --kill-whom=main {unit}")
+    assert eventually(lambda: main_pid() not in (0, before), within=60)
+    assert eventually(site.ready, within=90)
+
+
+def test_secrets_stay_secret(address: str, generated: Path) -> None:
+    """Catches a secret in a journal, a process list, a file that all may read, or in what Ansible printed."""
+    secrets = [(generated / "secrets" / name).read_text().split()[0] for name in SECRETS]
+    assert all(len(secret) >= 32 for secret in secrets)
+
+    def on_host(command: str) -> str:
+        # The secrets go in through standard input: sudo would log them as arguments
+        login = ["ssh", "-i", str(generated / "id_ed25519"), "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]
+        return subprocess.run(
+            [*login, f"admin@{address}", command],
+            input="\n".join(secrets),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        ).stdout
+
+    seen = {
+        "Ansible's output": (generated / "ansible.log").read_text(),
+        "the journal": on_host("sudo journalctl --no-pager --all -o cat"),
+        "the process list": on_host("sudo ps -eww -o args"),
+        "PostgreSQL's and nginx's logs": on_host("sudo sh -c 'cat /var/log/postgresql/*.log /var/log/nginx/*.log'"),
+    }
+    assert "PLAY RECAP" in seen["Ansible's output"]
+    for place, text in seen.items():
+        assert text, f"{place} is empty"
+        assert not any(secret in text for secret in secrets), f"a secret stands in {place}"
+    readable = on_host("sudo -u nobody grep -raslF -f /dev/stdin /etc /home /opt /root /run /srv /usr/local /var")
+    assert readable.split() == []
+    # The search itself works: root finds the file that systemd reads
+    assert on_host("sudo grep -rlF -f /dev/stdin /etc/textreport").split() == ["/etc/textreport/environment"]
+
+
+def test_check_mode_of_the_converged_host(generated: Path) -> None:
+    """Catches a task that cannot tell, without doing it, that nothing is to be done; and a secret in a diff."""
+    inventory = generated / "inventory"
+    project = os.environ["MOLECULE_PROJECT_DIRECTORY"]
+    done = subprocess.run(
+        ["ansible-playbook", "-i", str(inventory), "site.yml", "--check", "--diff"],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+    recap = re.findall(r"^(\S+) +: ok=\d+ +changed=(\d+)", done.stdout, re.MULTILINE)
+    assert recap, done.stdout[-2000:]
+    assert all(changed == "0" for _, changed in recap), [line for line in done.stdout.splitlines() if line.startswith(("TASK", "changed"))]
