@@ -95,7 +95,8 @@ def is_placeholder(text: str) -> bool:
     text = text.strip()
     if UNMISTAKABLE.search(text):
         return True
-    return len(text) < 200 and (len(set(text)) < 3 or FILLER.fullmatch(text) is not None)
+    filler = len(text) < 200 and re.search(r"[a-z]", text, re.IGNORECASE) and FILLER.fullmatch(text)
+    return len(set(text)) < 3 or bool(filler)
 
 
 def holds_secrets(spec: Spec) -> bool:
@@ -412,7 +413,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible ships no types
 
     def _role_path(self, role: str, task_vars: Mapping[str, t.Any]) -> str:
         if self._task._role is not None and self._task._role.get_name() == role:
-            return os.path.realpath(self._task._role.get_role_path())
+            return str(os.path.realpath(self._task._role.get_role_path()))
         for folder in (*C.DEFAULT_ROLES_PATH, os.path.join(task_vars.get("playbook_dir") or ".", "roles")):
             path = os.path.join(folder, role)
             if os.path.isdir(path):
