@@ -15,12 +15,10 @@ from tools.console import LOCAL, ROOT, run_command, say
 
 
 def remove_containers(client: docker.DockerClient) -> list[str]:
-    """Remove the containers of this checkout, except those of a test run that is going on."""
-    containers = client.containers.list(all=True, filters={"label": f"{runs.CHECKOUT_LABEL}={ROOT}"}, ignore_removed=True)
-    removed = []
-    for container in containers:
-        run = container.labels.get(runs.RUN_LABEL)
-        if run is None or runs.is_dead(run):
+    """Remove what this checkout and dead test runs have left; a test run that is going on keeps its own."""
+    removed = runs.remove_stale(client)
+    for container in client.containers.list(all=True, filters={"label": f"{runs.CHECKOUT_LABEL}={ROOT}"}, ignore_removed=True):
+        if runs.RUN_LABEL not in container.labels:
             runs.remove(container)
             removed.append(str(container.name))
     return removed

@@ -61,12 +61,18 @@ def remove(container: Container) -> None:
 
 
 def remove_stale(client: docker.DockerClient) -> list[str]:
-    """Remove the containers of runs that have ended without removing them; returns their names."""
-    stale = [
-        container
-        for container in client.containers.list(all=True, filters={"label": RUN_LABEL}, ignore_removed=True)
-        if is_dead(container.labels[RUN_LABEL])
-    ]
-    for container in stale:
-        remove(container)
-    return [str(container.name) for container in stale]
+    """Remove the containers and networks of runs that have ended without removing them; returns their names."""
+    removed = []
+    for container in client.containers.list(all=True, filters={"label": RUN_LABEL}, ignore_removed=True):
+        if is_dead(container.labels[RUN_LABEL]):
+            remove(container)
+            removed.append(str(container.name))
+    for network in client.networks.list(filters={"label": RUN_LABEL}):
+        if is_dead(network.attrs["Labels"][RUN_LABEL]):
+            try:
+                network.remove()
+            except APIError:
+                # Somebody else removes it right now, or uses it by hand
+                continue
+            removed.append(f"network {network.name}")
+    return removed

@@ -29,10 +29,10 @@ fi
 
 begin=$(date +%s)
 printf 'Python packages of %s into %s ... ' "$lock" "$folder"
-rm -rf "$folder"
-"$python" -m venv "$folder"
+# A new lock is installed over the old one: rebuilding would break whatever runs from it now
+"$folder/bin/python" -c 'import pip' 2>/dev/null || { rm -rf "$folder" && "$python" -m venv "$folder"; }
 # Compiling everything ahead takes longer than what the tools then save
-"$folder/bin/pip" install --quiet --disable-pip-version-check --no-compile --require-hashes -r "$lock"
-[ -z "$project" ] || "$folder/bin/pip" install --quiet --disable-pip-version-check --no-deps --editable "$project"
+"$folder/bin/pip" install -qq --disable-pip-version-check --no-compile --require-hashes -r "$lock"
+[ -z "$project" ] || "$folder/bin/pip" install -qq --disable-pip-version-check --no-deps --editable "$project"
 echo "$stamp" > "$folder/.stamp"
 echo "$(($(date +%s) - begin)) s"
