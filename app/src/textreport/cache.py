@@ -10,7 +10,9 @@ from typing import Any
 
 from flask import Flask, current_app
 from redis import Redis
-from redis.exceptions import RedisError
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError, RedisError
+from redis.retry import Retry
 
 KEY = "textreport.cache"
 VERSION = "textreport:recent:version"
@@ -25,7 +27,12 @@ class Cache:
 
     def __init__(self, url: str) -> None:
         self.redis: Redis = Redis.from_url(
-            url, decode_responses=True, socket_timeout=1, socket_connect_timeout=1, health_check_interval=30
+            url,
+            decode_responses=True,
+            socket_timeout=1,
+            socket_connect_timeout=1,
+            # once more where a kept connection was closed meanwhile; never wait again for a cache that hangs
+            retry=Retry(NoBackoff(), 1, supported_errors=(ConnectionError,)),
         )
 
     def recent(self, load: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:

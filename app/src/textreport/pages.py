@@ -41,7 +41,7 @@ def show(report_id: uuid.UUID) -> ResponseReturnValue:
 def moment(value: datetime | str) -> str:
     """Write a time for people; the <time> element keeps the exact one."""
     when = datetime.fromisoformat(value) if isinstance(value, str) else value
-    return f"{when:%d %b %Y, %H:%M} UTC"
+    return f"{when:%d %b %Y, %H:%M:%S} UTC"
 
 
 @blueprint.app_template_filter()
@@ -49,4 +49,4 @@ def duration(seconds: int) -> str:
     """Write a reading time for people."""
     if seconds < 60:
         return f"{seconds} s"
-    return f"{seconds // 60} min {seconds % 60:02d} s"
+    return f"{seconds // 60}:{seconds % 60:02d} min"

@@ -63,7 +63,7 @@ def _configuration(settings: Settings) -> dict[str, Any]:
             # What a killed worker held is delivered again after this time: longer than the longest task.
             "visibility_timeout": settings.task_time_limit + 15,
             "socket_connect_timeout": 3,
-            "socket_timeout": 10,
+            "socket_timeout": 5,
             "socket_keepalive": True,
             "health_check_interval": 25,
         },

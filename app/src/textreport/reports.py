@@ -60,8 +60,9 @@ def check_delay(delay: object) -> int:
         return 0
     if not settings().allow_delay:
         raise InvalidTextError("delay_seconds is for drills: this installation does not allow it.")
-    if isinstance(delay, bool) or not isinstance(delay, int) or not 0 <= delay <= MAX_DELAY:
-        raise InvalidTextError(f"delay_seconds must be a whole number from 0 to {MAX_DELAY}.")
+    longest = min(MAX_DELAY, settings().task_time_limit - 10)
+    if isinstance(delay, bool) or not isinstance(delay, int) or not 0 <= delay <= longest:
+        raise InvalidTextError(f"delay_seconds must be a whole number from 0 to {longest}.")
     return delay
 
 

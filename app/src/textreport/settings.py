@@ -56,7 +56,7 @@ class Settings:
             trusted_proxies=reader.optional("TRUSTED_PROXIES", _integer(0, 10), 0),
             retention_days=reader.optional("RETENTION_DAYS", _integer(1, 3650), 30),
             max_text_length=reader.optional("MAX_TEXT_LENGTH", _integer(100, 1_000_000), 100_000),
-            task_time_limit=reader.optional("TASK_TIME_LIMIT", _integer(65, 3600), 75),
+            task_time_limit=reader.optional("TASK_TIME_LIMIT", _integer(20, 3600), 75),
             allow_delay=reader.optional("ALLOW_DELAY", _boolean, False),
         )
         if reader.problems:

@@ -9,7 +9,7 @@
   let wait = 400;
 
   const duration = (seconds) =>
-    seconds < 60 ? `${seconds} s` : `${Math.floor(seconds / 60)} min ${String(seconds % 60).padStart(2, "0")} s`;
+    seconds < 60 ? `${seconds} s` : `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")} min`;
 
   const figure = (name, value) => (name === "reading_seconds" ? duration(value) : value.toLocaleString("en-GB"));
 
