@@ -24,7 +24,7 @@ test: lint test-unit test-app molecule  ## Everything: lint, unit and app tests,
 
 check: lint test-unit test-app  ## The everyday part of it: lint, unit and app tests
 
-lint: toolchain  ## All linters, side by side
+lint: toolchain app-toolchain  ## All linters, side by side
 	@$(run) tools.lint
 
 test-unit: toolchain  ## Tests of templates, plugins and tools

@@ -1,0 +1,151 @@
+"""Run all linters side by side: a line each with its time, and the output of those that find something."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tools.console import ROOT, Problem, duration, run_command, say
+
+BIN = Path(sys.executable).parent
+APP = ROOT / "app"
+# What make writes, and what is not ours to lint; git is not asked, it refuses a checkout of another owner
+GENERATED = {".git", ".venv", ".venv-app", ".local", ".cache", ".ca", ".vault", ".ansible", "__pycache__"}
+# Encrypted or made of hashes: a search for high entropy finds nothing else there
+NO_SECRETS_SCAN = (".lock", "vault.yml", "example-vault-password", ".secrets.baseline")
+
+
+@dataclass(frozen=True)
+class Linter:
+    """A linter's name, its command, where it runs, and environment variables of its own."""
+
+    name: str
+    command: list[str]
+    folder: Path = ROOT
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a linter has said."""
+
+    name: str
+    code: int
+    seconds: float
+    output: str
+
+
+def files(root: Path = ROOT) -> Iterator[Path]:
+    """The files of the repository."""
+    for folder, folders, names in os.walk(root):
+        folders[:] = sorted(name for name in folders if name not in GENERATED and not name.endswith((".egg-info", "_cache")))
+        yield from (Path(folder) / name for name in sorted(names) if not (Path(folder) / name).is_symlink())
+
+
+def is_shell(path: Path) -> bool:
+    if path.suffix == ".sh":
+        return True
+    if path.suffix:
+        return False
+    with path.open("rb") as content:
+        first = content.readline(80)
+    return first.startswith(b"#!") and any(word in first for word in (b"/sh", b"/bash", b"env sh", b"env bash"))
+
+
+def relative(paths: list[Path]) -> list[str]:
+    return [str(path.relative_to(ROOT)) for path in paths]
+
+
+def syntax_checks() -> Iterator[Linter]:
+    """site.yml read with each inventory, and each vault opened with its published password."""
+    for hosts in sorted(ROOT.glob("inventories/*/hosts.yml")):
+        password = hosts.parent / "example-vault-password"
+        vault = ["--vault-password-file", str(password)] if password.exists() else []
+        yield Linter(
+            f"syntax ({hosts.parent.name})",
+            [str(BIN / "ansible-playbook"), "--syntax-check", "-i", str(hosts.parent), *vault, "site.yml"],
+            environment={"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
+        )
+
+
+def linters() -> list[Linter]:
+    """All linters for which there is something to lint; the slowest first."""
+    everything = list(files())
+    chosen = [
+        Linter("ansible-lint", [str(BIN / "ansible-lint"), "--offline", "-q", "--nocolor"]),
+        Linter("mypy", [str(BIN / "mypy")]),
+        *syntax_checks(),
+        Linter("yamllint", [str(BIN / "yamllint"), "--strict", "."]),
+        Linter("ruff check", [str(BIN / "ruff"), "check", "--quiet", "."]),
+        Linter("ruff format", [str(BIN / "ruff"), "format", "--quiet", "--check", "."]),
+        Linter("codespell", [str(BIN / "codespell"), *relative([path for path in everything if path.suffix != ".lock"])]),
+        Linter("roles", [sys.executable, "-m", "tools.roles", "check"]),
+    ]
+    if shell := [path for path in everything if is_shell(path)]:
+        chosen.append(Linter("shellcheck", [str(BIN / "shellcheck"), *relative(shell)]))
+    if (APP / "pyproject.toml").exists():
+        chosen.append(Linter("mypy (app)", [str(ROOT / ".venv-app/bin/mypy"), "--strict"], APP))
+    if (ROOT / ".secrets.baseline").exists():
+        scanned = [path for path in everything if not path.name.endswith(NO_SECRETS_SCAN)]
+        command = [str(BIN / "detect-secrets-hook"), "--baseline", ".secrets.baseline", *relative(scanned)]
+        chosen.append(Linter("detect-secrets", command))
+    for schema, pattern in (("github-workflows", ".github/workflows/*.yml"), ("gitlab-ci", "**/*.gitlab-ci.yml")):
+        if workflows := [path for path in everything if path.relative_to(ROOT).match(pattern)]:
+            command = [str(BIN / "check-jsonschema"), "--builtin-schema", f"vendor.{schema}", *relative(workflows)]
+            chosen.append(Linter(schema, command))
+    if (ROOT / ".pre-commit-config.yaml").exists():
+        chosen.append(Linter("pre-commit", [str(BIN / "pre-commit"), "validate-config"]))
+    return chosen
+
+
+def run(linter: Linter) -> Result:
+    begin = time.monotonic()
+    environment = {**os.environ, **linter.environment}
+    try:
+        done = subprocess.run(
+            linter.command,
+            check=False,
+            cwd=linter.folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+    except OSError as error:
+        return Result(linter.name, 127, time.monotonic() - begin, f"{error}\nmake lint sets up what it needs")
+    return Result(linter.name, done.returncode, time.monotonic() - begin, done.stdout)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="LINTER", help="default: all")
+    names = parser.parse_args().names
+    chosen = [linter for linter in linters() if not names or linter.name in names]
+    if unknown := set(names) - {linter.name for linter in chosen}:
+        raise Problem(f"no linter {', '.join(sorted(unknown))}", f"Choose from: {', '.join(item.name for item in linters())}")
+    begin = time.monotonic()
+    failed = []
+    with ThreadPoolExecutor(max_workers=(os.cpu_count() or 1) + 1) as pool:
+        for future in as_completed([pool.submit(run, linter) for linter in chosen]):
+            result = future.result()
+            say(f"{'failed' if result.code else 'ok':<7} {result.name:<20} {duration(result.seconds):>8}")
+            if result.code:
+                failed.append(result.name)
+                say(result.output.rstrip() + "\n")
+    if failed:
+        say(f"Again, only those: python -m tools.lint {' '.join(repr(name) for name in failed)}")
+    say(f"lint: {len(chosen) - len(failed)} passed, {len(failed)} failed in {duration(time.monotonic() - begin)}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -1,0 +1,128 @@
+"""Fresh secrets for an environment, in its encrypted vault; a vault that holds real ones is never overwritten."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import secrets
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from tools.access import SECRETS, private_directory, write_private
+from tools.console import ROOT, Problem, run_command, say
+
+INVENTORIES = ROOT / "inventories"
+PASSWORDS = ROOT / ".vault"
+EXAMPLE_MARK = "vault_is_example"
+
+
+def vault_file(environment: str) -> Path:
+    return INVENTORIES / environment / "group_vars" / "all" / "vault.yml"
+
+
+def example_password(environment: str) -> Path:
+    return INVENTORIES / environment / "example-vault-password"
+
+
+def environments() -> list[str]:
+    """The environments that keep their secrets in a vault; the local ones are made by `make up`."""
+    return sorted(path.parent.name for path in INVENTORIES.glob("*/hosts.yml") if path.parent.name != "local")
+
+
+def ansible_vault(action: str, password_file: Path, *arguments: str, text: str | None = None) -> str:
+    """Run ansible-vault without any configuration but this password; plain text goes through pipes only."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}
+    done = subprocess.run(
+        [
+            str(Path(sys.executable).parent / "ansible-vault"),
+            action,
+            *("--vault-password-file", str(password_file)),
+            *arguments,
+        ],
+        check=False,
+        input=text,
+        stdin=subprocess.DEVNULL if text is None else None,
+        capture_output=True,
+        text=True,
+        env={**environment, "ANSIBLE_CONFIG": os.devnull},
+    )
+    if done.returncode != 0:
+        raise Problem(f"ansible-vault {action} failed: {done.stderr.strip()}", f"Is {password_file} the right password?")
+    return done.stdout
+
+
+def is_example(environment: str) -> bool:
+    """Is the vault the published example, which anybody can read?"""
+    if not example_password(environment).exists():
+        return False
+    try:
+        content = yaml.safe_load(ansible_vault("view", example_password(environment), str(vault_file(environment))))
+    except (Problem, yaml.YAMLError):
+        return False
+    return isinstance(content, dict) and content.get(EXAMPLE_MARK) is True
+
+
+def fresh_secrets(*, example: bool) -> str:
+    """The vault's content, with freshly generated values."""
+    mark = f"# Published with its password: shows the form and nothing else\n{EXAMPLE_MARK}: true\n" if example else ""
+    return f"---\n{mark}" + "".join(f"vault_{name}: {secrets.token_urlsafe(32)}\n" for name in SECRETS)
+
+
+def password_file(environment: str, *, example: bool) -> Path:
+    """The file with the vault's password, made where it is missing; the operator's own where it is named."""
+    if example:
+        path = example_password(environment)
+    elif named := os.environ.get("ANSIBLE_VAULT_PASSWORD_FILE"):
+        path = Path(named).expanduser()
+        if not path.exists():
+            raise Problem(f"ANSIBLE_VAULT_PASSWORD_FILE names {path}, which is not there", "Make that file, or unset the variable")
+        return path
+    else:
+        private_directory(PASSWORDS)
+        path = PASSWORDS / environment
+    if not path.exists():
+        write_private(path, secrets.token_urlsafe(32) + "\n")
+    return path
+
+
+def make(environment: str, *, example: bool = False) -> tuple[Path, Path]:
+    """Write an environment's vault; returns the vault and its password file."""
+    if environment not in environments():
+        raise Problem(
+            f"no environment {environment!r} with a vault",
+            f"make secrets ENV=...      # one of: {', '.join(environments())}; the local one's are made by make up",
+        )
+    vault = vault_file(environment)
+    if vault.exists() and not is_example(environment):
+        raise Problem(
+            f"{vault.relative_to(ROOT)} is there already, and is not the published example: it is not overwritten",
+            f"To change a secret: ansible-vault edit --vault-password-file .vault/{environment} {vault.relative_to(ROOT)}",
+        )
+    password = password_file(environment, example=example)
+    encrypted = ansible_vault("encrypt", password, "--output", "-", text=fresh_secrets(example=example))
+    vault.parent.mkdir(parents=True, exist_ok=True)
+    vault.write_text(encrypted, encoding="utf-8")
+    if example:
+        password.chmod(0o644)
+    return vault, password
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("environment", nargs="?", default="", help="the name of a folder in inventories/")
+    parser.add_argument("--example", action="store_true", help="make the published example instead, with its password")
+    options = parser.parse_args()
+    vault, password = make(options.environment, example=options.example)
+    shown = password.relative_to(ROOT) if password.is_relative_to(ROOT) else password
+    say(f"Fresh secrets in {vault.relative_to(ROOT)}, encrypted with the password in {shown}.")
+    if not options.example:
+        say("Keep a copy of that password where your team keeps its passwords; it is not in git.")
+        say(f"ansible-playbook -i inventories/{options.environment} --vault-password-file {shown} site.yml")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))
