@@ -467,13 +467,21 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible ships no types
             text = shown(masked(value, spec)) if top in task_vars else NOT_SET
             if "value" in rule:
                 text = self._rule_value(rule["value"])
-            allowed = self._templar.template(rule["allowed"])
+            allowed = self._rule_text(rule["allowed"])
             validator.refuse(rule["variable"], text, validator.scrub(f"{allowed}{failure}"), validator.place(value, spec))
 
     def _evaluated(self, condition: t.Any) -> t.Any:
+        if condition in ("true", "false"):  # by a filter that has judged itself, and whose texts Ansible does not trust as templates
+            return condition == "true"
         if isinstance(condition, str) and self._templar.is_template(condition):
             return self._templar.template(condition)
         return self._templar.evaluate_conditional(condition)
+
+    def _rule_text(self, text: str) -> str:
+        try:
+            return str(self._templar.template(text))
+        except AnsibleError:
+            return text
 
     def _rule_value(self, value: t.Any) -> str:
         try:
