@@ -1,12 +1,11 @@
 """Each role refuses bad input before anything on a host changes, in one message: variable, value, what is allowed, file to change.
 
-A row is a host of an inventory. One ansible-playbook run a role takes the role's own tasks/validate.yml over all its rows,
+A row is a host of an inventory. One ansible-playbook run takes each role's own tasks/validate.yml over the role's rows,
 with faked facts and no connection.
 """
 
 from __future__ import annotations
 
-import concurrent.futures
 import datetime
 import json
 import os
@@ -294,23 +293,33 @@ ACCEPTED = [
 ]
 
 
-def play(role: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """One run over all cases of a role: each in a host of its own, its variables in inventory/host_vars."""
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
+    """One run, a play a role, over all cases: each in a host of its own, its variables in inventory/host_vars."""
+    folder = tmp_path_factory.mktemp("bad_input")
     (folder / "inventory/host_vars").mkdir(parents=True)
-    cases = [case for case in [*CASES, *ACCEPTED] if case.role == role]
-    for case in cases:
-        (folder / "inventory/host_vars" / f"{case.host}.yml").write_text(yaml.safe_dump({**GOOD[role], **case.variables}))
-    (folder / "inventory/hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": {case.host: {"faked": case.facts} for case in cases}}}))
+    groups: dict[str, Any] = {role: {"hosts": {}} for role in GOOD}
+    for case in [*CASES, *ACCEPTED]:
+        groups[case.role]["hosts"][case.host] = {"faked": case.facts}
+        (folder / "inventory/host_vars" / f"{case.host}.yml").write_text(yaml.safe_dump({**GOOD[case.role], **case.variables}))
+    (folder / "inventory/hosts.yml").write_text(yaml.safe_dump(groups))
     facts = {name: f"{{{{ faked.{name} | default({value!r}) }}}}" for name, value in FACTS.items()}
-    tasks = [
+    plays = [
         {
-            "name": "Pretend to have gathered facts",
-            "ansible.builtin.set_fact": {**facts, "cacheable": True},
-            "run_once": not any(case.facts for case in cases),
-        },
-        {"name": f"Validate {role}", "ansible.builtin.import_role": {"name": role, "tasks_from": "validate"}},
+            "name": f"Validate {role}",
+            "hosts": role,
+            "gather_facts": False,
+            "tasks": [
+                {
+                    "name": "Pretend to have gathered facts",
+                    "ansible.builtin.set_fact": {**facts, "cacheable": True},
+                    "run_once": not any(case.facts for case in [*CASES, *ACCEPTED] if case.role == role),
+                },
+                {"name": f"Validate {role}", "ansible.builtin.import_role": {"name": role, "tasks_from": "validate"}},
+            ],
+        }
+        for role in GOOD
     ]
-    plays = [{"name": f"Validate {role}", "hosts": "all", "gather_facts": False, "tasks": tasks}]
     (folder / "play.yml").write_text(yaml.safe_dump(plays))
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")},
@@ -322,16 +331,6 @@ def play(role: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
 
-Runs = dict[str, subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    folder = tmp_path_factory.mktemp("bad_input")
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        return dict(zip(GOOD, pool.map(lambda role: play(role, folder / role), GOOD), strict=True))
-
-
 def message(run: subprocess.CompletedProcess[str], host: str) -> str:
     """What the task said when it failed on a host."""
     marker = f"fatal: [{host}]: FAILED! => "
@@ -341,8 +340,8 @@ def message(run: subprocess.CompletedProcess[str], host: str) -> str:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.host)
-def test_bad_input_is_refused(runs: Runs, case: Case) -> None:
-    text = message(runs[case.role], case.host)
+def test_bad_input_is_refused(run: subprocess.CompletedProcess[str], case: Case) -> None:
+    text = message(run, case.host)
     assert text.startswith(f"Role {case.role} refuses ")
     variable = case.expected[0]
     problem = next((part for part in text.split("\n")[1:] if part.startswith(variable)), None)
@@ -354,13 +353,13 @@ def test_bad_input_is_refused(runs: Runs, case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", ACCEPTED, ids=lambda case: case.host)
-def test_good_input_is_accepted(runs: Runs, case: Case) -> None:
-    assert f"fatal: [{case.host}]" not in runs[case.role].stdout, message(runs[case.role], case.host)
-    assert f"ok: [{case.host}]" in runs[case.role].stdout, runs[case.role].stderr
+def test_good_input_is_accepted(run: subprocess.CompletedProcess[str], case: Case) -> None:
+    assert f"fatal: [{case.host}]" not in run.stdout, message(run, case.host)
+    assert f"ok: [{case.host}]" in run.stdout, run.stderr
 
 
-def test_nothing_is_changed_and_no_secret_is_shown(runs: Runs) -> None:
-    output = "".join(run.stdout + run.stderr for run in runs.values())
+def test_nothing_is_changed_and_no_secret_is_shown(run: subprocess.CompletedProcess[str]) -> None:
+    output = run.stdout + run.stderr
     assert "refuses" in output
     assert "changed: [" not in output
     for secret in (SECRET, "k3Jd9s", "your secret key", *OTHER_PAIR[1].splitlines()[1:2]):
