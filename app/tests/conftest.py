@@ -150,10 +150,12 @@ class Worker:
             self.process.wait()
 
 
-@pytest.fixture(name="worker")
-def fixture_worker(environ: dict[str, str], clean: None, tmp_path: Path) -> Iterator[Worker]:
-    """Start a real worker."""
-    worker = Worker(environ, tmp_path / "worker.log")
+@pytest.fixture(scope="module", name="worker")
+def fixture_worker(
+    environ: dict[str, str], engine: Engine, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Worker]:
+    """Start a real worker, once for the module: starting it is what takes time."""
+    worker = Worker(environ, tmp_path_factory.mktemp("worker") / "worker.log")
     yield worker
     worker.stop()
 
