@@ -62,6 +62,9 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         "broker_transport_options": {
             # What a killed worker held is delivered again after this time: longer than the longest task.
             "visibility_timeout": settings.task_time_limit + 15,
+            # Look for such tasks every 10 seconds; kombu's default looks every 100.
+            "unacked_restore_interval": 10,
+            "unacked_restore_throttle": 1,
             "socket_connect_timeout": 3,
             "socket_timeout": 5,
             "socket_keepalive": True,
