@@ -1,0 +1,159 @@
+#!/usr/bin/python
+"""Complete an unpacked release on the host, and point `current` at one."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: app_release
+short_description: Install a release with no network, or switch to it
+description:
+  - A release is unpacked as C(releases/.ID.part). O(state=installed) gives it its virtual environment and renames it, so
+    C(releases/ID) is whole whenever it exists. What an interrupted run left is made anew.
+  - O(state=current) swaps the link C(current) by a rename, keeps C(previous), and removes the oldest releases.
+options:
+  root: {description: "Folder of the application, like /srv/textreport.", type: path, required: true}
+  release: {description: Id of the release., type: str, required: true}
+  state: {description: What to do., type: str, choices: [installed, current], required: true}
+  source_on_path: {description: "Put the source folder on Python's path, where it is not installed as a wheel.", type: bool, default: false}
+  keep: {description: Releases to keep; the current and the previous one are always kept., type: int, default: 5}
+  python: {description: Interpreter of the virtual environment., type: path, default: /usr/bin/python3}
+author: [Groundcrew]
+"""
+RETURN = r"""
+current: {description: Release that C(current) points to at the end., returned: always, type: str}
+previous: {description: Release that C(previous) points to at the end., returned: always, type: str}
+removed: {description: Releases that were removed., returned: always, type: list, elements: str}
+"""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+
+class ReleaseError(Exception):
+    """What went wrong, said for the operator."""
+
+
+def run(*command: str) -> None:
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    if done.returncode:
+        raise ReleaseError(f"`{' '.join(command)}` ended with {done.returncode}:\n" + "\n".join(done.stdout.strip().splitlines()[-15:]))
+
+
+def target(link: Path) -> str:
+    return os.path.basename(os.readlink(link)) if link.is_symlink() else ""
+
+
+def relocate(venv: Path, old: str, new: str) -> None:
+    """A virtual environment knows its own path in its scripts and in pyvenv.cfg: give it the one it will have."""
+    for path in [venv / "pyvenv.cfg", *(venv / "bin").iterdir()]:
+        if path.is_file() and not path.is_symlink():
+            content = path.read_bytes()
+            changed = content.replace(old.encode(), new.encode())
+            if changed != content:
+                path.write_bytes(changed)
+
+
+def install(root: Path, release: str, python: str, source_on_path: bool) -> None:
+    final = root / "releases" / release
+    part = root / "releases" / f".{release}.part"
+    if not (part / "requirements.txt").is_file():
+        raise ReleaseError(f"{part} holds no unpacked release")
+    venv = part / "venv"
+    shutil.rmtree(venv, ignore_errors=True)
+    run(python, "-m", "venv", str(venv))
+    run(str(venv / "bin/python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index", "--no-cache-dir", "--no-deps",
+        "--no-compile", "--require-hashes", "--find-links", str(part / "wheels"), "--requirement", str(part / "requirements.txt"))  # fmt: skip
+    if source_on_path:
+        packages = next(venv.glob("lib/python3.*/site-packages"))
+        (packages / "source.pth").write_text(f"{final}/src\n", encoding="utf-8")
+    relocate(venv, str(part), str(final))
+    # Compiled with the paths they will have. The application cannot write its folder, so what is not compiled here is compiled
+    # at every start. A file that does not compile may be a template or a test of its package: it is no reason to stop.
+    subprocess.run(
+        [str(venv / "bin/python"), "-m", "compileall", "-qq", "-j", "0", "-s", str(part), "-p", str(final), str(venv / "lib"), str(part / "src")],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False,
+    )  # fmt: skip
+    shutil.rmtree(part / "wheels", ignore_errors=True)
+    os.utime(part)
+    os.sync()
+    part.rename(final)
+
+
+def point(link: Path, release: str) -> None:
+    """Swap a link by a rename: at every moment it is the old or the new one."""
+    temporary = link.with_name(f".{link.name}.new")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(Path("releases", release))
+    temporary.replace(link)
+
+
+def switch(root: Path, release: str) -> None:
+    before = target(root / "current")
+    os.utime(root / "releases" / release)
+    if before and (root / "releases" / before).is_dir():
+        point(root / "previous", before)
+    point(root / "current", release)
+
+
+def old_releases(root: Path, keep: int, kept: set[str]) -> list[Path]:
+    releases = [path for path in (root / "releases").iterdir() if path.is_dir() and not path.name.startswith(".")]
+    newest = sorted(releases, key=lambda path: path.stat().st_mtime, reverse=True)
+    return [path for path in newest[keep:] if path.name not in kept]
+
+
+def prune(root: Path, keep: int) -> list[str]:
+    """Remove the oldest releases, each renamed first, and what interrupted runs left."""
+    removed = []
+    for path in old_releases(root, keep, {target(root / "current"), target(root / "previous")}):
+        removed.append(path.name)
+        path.rename(path.with_name(f".{path.name}.gone"))
+    for path in (root / "releases").glob(".*"):
+        if path.suffix in {".part", ".gone"}:
+            shutil.rmtree(path, ignore_errors=True)
+    return removed
+
+
+def apply(given: dict[str, Any], check: bool) -> dict[str, Any]:
+    root, release = Path(given["root"]), str(given["release"])
+    result: dict[str, Any] = {"changed": False, "removed": []}
+    there = (root / "releases" / release).is_dir()
+    if given["state"] == "installed":
+        result["changed"] = not there
+        if not there and not check:
+            install(root, release, given["python"], given["source_on_path"])
+    elif target(root / "current") != release:
+        result["changed"] = True
+        if not check:
+            if not there:
+                raise ReleaseError(f"{root}/releases/{release} is not there")
+            switch(root, release)
+            result["removed"] = prune(root, given["keep"])
+    return {**result, "current": target(root / "current"), "previous": target(root / "previous")}
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "root": {"type": "path", "required": True},
+            "release": {"type": "str", "required": True},
+            "state": {"type": "str", "choices": ["installed", "current"], "required": True},
+            "source_on_path": {"type": "bool", "default": False},
+            "keep": {"type": "int", "default": 5},
+            "python": {"type": "path", "default": "/usr/bin/python3"},
+        },
+        supports_check_mode=True,
+    )
+    os.umask(0o022)
+    try:
+        module.exit_json(**apply(module.params, module.check_mode))
+    except (ReleaseError, OSError) as error:
+        module.fail_json(msg=f"Release {module.params['release']}: {error}")
+
+
+if __name__ == "__main__":
+    main()
