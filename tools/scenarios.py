@@ -20,7 +20,7 @@ from pathlib import Path
 from docker.errors import APIError
 
 from tools import engine, image, runs
-from tools.console import CACHE, LOGS, ROOT, Problem, duration, run_command, say, tail
+from tools.console import CACHE, LOGS, ROOT, Problem, duration, run_command, say
 from tools.services import terminate
 
 SCENARIO_SECONDS = 30 * 60
@@ -141,19 +141,28 @@ def end(process: subprocess.Popen[bytes]) -> None:
         pass
 
 
+def shortened(lines: list[str], log: Path) -> str:
+    if len(lines) > 200:
+        lines = [*lines[:120], f"... {len(lines) - 180} lines left out: {log}", *lines[-60:]]
+    return "\n".join(lines)
+
+
 def failure_report(result: Result) -> str:
-    """The tests' failures where tests have failed, else the end of the log."""
+    """The tests' failures where tests have failed, else the tasks that failed, else the end of the log."""
     output = result.output
-    start = output.rfind("= FAILURES =")
-    start = output.rfind("= ERRORS =") if start < 0 else start
-    if start < 0:
-        return tail(result.log, 60)
-    lines = output[output.rfind("\n", 0, start) + 1 :].splitlines()
-    last = next((number for number, line in enumerate(lines) if CLOSING.match(line)), len(lines))
-    shown = lines[: last + 1]
-    if len(shown) > 200:
-        shown = [*shown[:120], f"... {len(shown) - 180} lines left out: {result.log}", *shown[-60:]]
-    return "\n".join(shown)
+    lines = output.splitlines()
+    for number, line in enumerate(lines):
+        if re.fullmatch(r"=+ (FAILURES|ERRORS) =+", line):
+            last = next((later for later in range(number, len(lines)) if CLOSING.match(lines[later])), len(lines))
+            return shortened(lines[number : last + 1], result.log)
+    for number, line in enumerate(lines):
+        if line.startswith(("fatal: [", "failed: [")):
+            first = next((earlier for earlier in range(number, 0, -1) if lines[earlier].startswith("TASK [")), 0)
+            last = next((later for later in range(number, len(lines)) if lines[later].startswith("PLAY RECAP")), len(lines))
+            # Molecule's own words say in which step it was
+            said = [later for later in lines[last:] if later.startswith(("CRITICAL", "ERROR"))]
+            return shortened([*lines[first:last], *said], result.log)
+    return shortened(lines[-60:], result.log)
 
 
 def report(result: Result) -> None:

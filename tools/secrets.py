@@ -11,6 +11,7 @@ from pathlib import Path
 
 import yaml
 
+from tools import console
 from tools.access import SECRETS, private_directory, write_private
 from tools.console import ROOT, Problem, run_command, say
 
@@ -33,7 +34,7 @@ def environments() -> list[str]:
 
 
 def ansible_vault(action: str, password_file: Path, *arguments: str, text: str | None = None) -> str:
-    """Run ansible-vault without any configuration but this password; plain text goes through pipes only."""
+    """Run ansible-vault with this password and no other; plain text goes through pipes only."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}
     done = subprocess.run(
         [
@@ -47,7 +48,7 @@ def ansible_vault(action: str, password_file: Path, *arguments: str, text: str |
         stdin=subprocess.DEVNULL if text is None else None,
         capture_output=True,
         text=True,
-        env={**environment, "ANSIBLE_CONFIG": os.devnull},
+        env={**environment, "ANSIBLE_CONFIG": str(console.ROOT / "ansible.cfg")},
     )
     if done.returncode != 0:
         raise Problem(f"ansible-vault {action} failed: {done.stderr.strip()}", f"Is {password_file} the right password?")

@@ -1,0 +1,88 @@
+"""`make secrets`: a vault with fresh values, and never one over real secrets."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tools import secrets
+from tools.access import SECRETS, write_private
+from tools.console import Problem
+
+
+@pytest.fixture(autouse=True)
+def repository(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A repository with one environment, staging, and the local one."""
+    for name in ("staging", "local"):
+        (tmp_path / "inventories" / name).mkdir(parents=True)
+        (tmp_path / "inventories" / name / "hosts.yml").touch()
+    monkeypatch.setattr(secrets, "ROOT", tmp_path)
+    monkeypatch.setattr(secrets, "INVENTORIES", tmp_path / "inventories")
+    monkeypatch.setattr(secrets, "PASSWORDS", tmp_path / ".vault")
+    monkeypatch.delenv("ANSIBLE_VAULT_PASSWORD_FILE", raising=False)
+    return tmp_path
+
+
+def content(vault: Path, password: Path) -> dict[str, object]:
+    loaded: dict[str, object] = yaml.safe_load(secrets.ansible_vault("view", password, str(vault)))
+    return loaded
+
+
+def test_every_secret_is_fresh_and_encrypted(repository: Path) -> None:
+    vault, password = secrets.make("staging")
+    assert vault.read_text().startswith("$ANSIBLE_VAULT;")
+    assert password == repository / ".vault" / "staging"
+    assert stat.S_IMODE(password.stat().st_mode) == 0o600
+    values = content(vault, password)
+    assert set(values) == {f"vault_{name}" for name in SECRETS}
+    assert len(set(values.values())) == len(SECRETS)
+
+
+def test_real_secrets_are_never_overwritten() -> None:
+    vault, _ = secrets.make("staging")
+    before = vault.read_text()
+    with pytest.raises(Problem, match="not overwritten"):
+        secrets.make("staging")
+    assert vault.read_text() == before
+
+
+def test_the_published_example_is_replaced_by_real_secrets() -> None:
+    vault, password = secrets.make("staging", example=True)
+    assert content(vault, password)["vault_is_example"] is True
+    _, real = secrets.make("staging")
+    assert real != password
+    assert "vault_is_example" not in content(vault, real)
+
+
+def test_a_vault_that_only_looks_like_the_example_is_kept(repository: Path) -> None:
+    """The example's password file lies about, but the vault has another password."""
+    secrets.make("staging")
+    write_private(secrets.example_password("staging"), "published\n")
+    with pytest.raises(Problem, match="not overwritten"):
+        secrets.make("staging")
+
+
+def test_the_operators_own_password_file_is_used(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = repository / "own-password"
+    own.write_text("correct horse battery staple\n")
+    monkeypatch.setenv("ANSIBLE_VAULT_PASSWORD_FILE", str(own))
+    vault, password = secrets.make("staging")
+    assert password == own
+    assert content(vault, own)
+    assert not (repository / ".vault").exists()
+
+
+def test_a_missing_own_password_file_is_not_made_up(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANSIBLE_VAULT_PASSWORD_FILE", str(repository / "none"))
+    with pytest.raises(Problem, match="which is not there"):
+        secrets.make("staging")
+
+
+@pytest.mark.parametrize("name", ["", "local", "stagin", "../staging"])
+def test_only_environments_with_a_vault_get_one(name: str) -> None:
+    with pytest.raises(Problem, match="no environment") as raised:
+        secrets.make(name)
+    assert "staging" in raised.value.remedy
