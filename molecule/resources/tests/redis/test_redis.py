@@ -1,0 +1,164 @@
+"""Redis: who may log in from where, what they may do, and what survives."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SECRETS = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "secrets"
+PORTS = {"broker": 6379, "cache": 6380}
+DENIED = [
+    "FLUSHALL",
+    "FLUSHDB",
+    "CONFIG GET *",
+    "KEYS *",
+    "DEBUG SLEEP 0",
+    "SHUTDOWN",
+    "ACL LIST",
+    "MONITOR",
+    "EVAL 'return 1' 0",
+    "REPLICAOF h 1",
+]
+
+Client = Callable[..., str]
+
+
+@pytest.fixture
+def redis(host: Any) -> Client:
+    """Return a function that sends a command as an instance's user and returns the answer."""
+
+    def send(instance: str, command: str, user: str = "shop", password: str | None = None) -> str:
+        if password is None:
+            password = (SECRETS / ("monitor" if user == "monitor" else instance)).read_text().strip()
+        login = f"REDISCLI_AUTH={password} redis-cli --no-auth-warning --user {user}" if password else "redis-cli"
+        return str(host.run(f"{login} -p {PORTS[instance]} {command} 2>&1").stdout).strip()
+
+    return send
+
+
+def kill(host: Any, unit: str) -> str:
+    """Kill a unit's process, and return the id it had."""
+    pid = str(host.check_output(f"systemctl show -P MainPID {unit}"))
+    host.check_output(f"systemctl kill --signal=SIGKILL {unit}")
+    return pid
+
+
+@pytest.mark.parametrize("instance", PORTS)
+def test_user_with_its_password_reads_back_what_it_wrote(redis: Client, instance: str) -> None:
+    """Catches a user that is missing, locked out or without rights to its keys."""
+    assert redis(instance, "SET greeting hello EX 60") == "OK"
+    assert redis(instance, "GET greeting") == "hello"
+
+
+@pytest.mark.parametrize("instance", PORTS)
+def test_wrong_password_is_refused(redis: Client, instance: str) -> None:
+    """Catches a user without a password, and one whose password is not checked."""
+    assert "WRONGPASS" in redis(instance, "PING", password="not-the-password")
+
+
+@pytest.mark.parametrize("instance", PORTS)
+def test_missing_password_is_refused(redis: Client, instance: str) -> None:
+    """Catches the default user left on, who needs no password."""
+    assert "NOAUTH" in redis(instance, "PING", password="")
+
+
+def test_password_of_one_instance_does_not_open_the_other(redis: Client) -> None:
+    """Catches users written to the wrong instance."""
+    assert "WRONGPASS" in redis("cache", "PING", password=(SECRETS / "broker").read_text().strip())
+    assert "WRONGPASS" in redis("cache", "PING", user="monitor")
+
+
+@pytest.mark.parametrize("command", DENIED)
+@pytest.mark.parametrize("instance", PORTS)
+def test_dangerous_command_is_denied(redis: Client, instance: str, command: str) -> None:
+    """Catches an application that may administer, empty or block the server."""
+    assert "NOPERM" in redis(instance, command)
+
+
+def test_rules_of_a_user_bound_it(redis: Client) -> None:
+    """Catches rules of the data that do not reach the server."""
+    assert "redis_version" in redis("broker", "INFO server", user="monitor")
+    assert "NOPERM" in redis("broker", "GET greeting", user="monitor")
+
+
+def test_instance_answers_on_declared_addresses_only(address: str) -> None:
+    """Catches a wildcard address: as seen from the controller, the cache declares the host's address and the broker does not."""
+    with socket.create_connection((address, PORTS["cache"]), timeout=5) as connection:
+        connection.sendall(b"PING\r\n")
+        assert b"NOAUTH" in connection.recv(200)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((address, PORTS["broker"]), timeout=5)
+
+
+def test_packaged_instance_has_never_run(host: Any) -> None:
+    """Catches the package's own instance, open to every local user, started at the installation."""
+    assert host.check_output("systemctl show -P LoadState,ActiveState redis-server.service").split() == ["masked", "inactive"]
+    assert "Started" not in host.run("journalctl --no-pager -u redis-server.service").stdout
+    assert not host.file("/var/lib/redis/dump.rdb").exists
+
+
+def fill(host: Any, instance: str, keys: int = 30) -> str:
+    """Write more than the instance may hold, and return the answers."""
+    password = (SECRETS / instance).read_text().strip()
+    lines = f"for i in $(seq {keys}); do echo SET fill:$i $(head -c 1000000 /dev/zero | tr '\\0' x); done"
+    login = f"REDISCLI_AUTH={password} redis-cli --no-auth-warning --user shop -p {PORTS[instance]}"
+    return str(host.run(f"({lines}) | {login} 2>&1").stdout)
+
+
+def test_full_broker_refuses_writes_and_loses_nothing(host: Any, redis: Client) -> None:
+    """Catches an eviction policy on the broker, which would drop queued tasks silently."""
+    redis("broker", "SET task queued")
+    try:
+        assert "OOM" in fill(host, "broker")
+        assert redis("broker", "GET task") == "queued"
+        assert redis("broker", "EXISTS fill:1") == "1"
+    finally:
+        redis("broker", "DEL " + " ".join(f"fill:{i}" for i in range(1, 31)))
+
+
+def test_full_cache_makes_room_for_new_keys(host: Any, redis: Client) -> None:
+    """Catches a cache that fails its writers when it is full."""
+    assert "OOM" not in fill(host, "cache")
+    assert redis("cache", "EXISTS fill:30") == "1"
+    assert redis("cache", "EXISTS fill:1") == "0"
+
+
+@pytest.mark.parametrize("instance", PORTS)
+def test_killed_instance_comes_back(host: Any, redis: Client, eventually: Any, instance: str) -> None:
+    """Catches a unit that is not restarted, however often it dies, and an append-only file that is off or left behind."""
+    redis(instance, "SET before kill")
+    host.check_output("sleep 1.2")  # everysec: what is older than a second is on disk
+    for _ in range(3):
+        pid = kill(host, f"redis-server@{instance}.service")
+        eventually(lambda pid=pid: host.check_output(f"systemctl show -P MainPID redis-server@{instance}.service") not in {"0", pid})
+        eventually(lambda: redis(instance, "PING") == "PONG")
+    assert redis(instance, "GET before") == ("kill" if instance == "broker" else "")
+
+
+def test_cache_keeps_nothing_on_disk(host: Any, redis: Client) -> None:
+    """Catches snapshots of cached pages, which may hold personal data, left on the disk, also by a clean stop."""
+    redis("cache", "SET page secret")
+    host.check_output("systemctl restart redis-server@cache.service")
+    assert host.check_output("find /var/lib/redis/cache -type f") == ""
+    assert redis("cache", "GET page") == ""
+
+
+def test_passwords_are_nowhere_on_the_host(host: Any) -> None:
+    """Catches a password in clear text in a configuration file or the journal."""
+    for secret in ("broker", "cache", "monitor"):
+        password = (SECRETS / secret).read_text().strip()
+        assert host.run(f"grep -rqF {password} /etc /var/lib/redis").rc == 1
+        assert password not in host.run("journalctl --no-pager -u 'redis*'").stdout
+    assert host.run("find /etc/redis -type f -perm /o+r -name '*broker*'").stdout == ""
+
+
+@pytest.mark.parametrize("instance", PORTS)
+def test_unit_is_sandboxed(host: Any, instance: str) -> None:
+    """Catches a lost sandbox."""
+    score = host.check_output(f"systemd-analyze security --no-pager redis-server@{instance}.service").splitlines()[-1]
+    assert float(score.split(":")[1].split()[0]) <= 2.0, score
