@@ -88,6 +88,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "app": {"app_name": "shop", "app_source": str(ROOT / "app"), "app_secret_environment": {"SHOP_KEY": SECRET}},
     "gunicorn": {"gunicorn_name": "shop", "gunicorn_application": "shop.wsgi:app"},
     "celery": {"celery_name": "shop", "celery_application": "shop.celery_app:celery"},
+    "smoke": {"smoke_url": "https://www.example.org:8443"},
 }
 
 
@@ -205,6 +206,7 @@ CASES = [
     Case("app", "no such folder", {"app_source": "/nonexistent"}, ("app_source", '"/nonexistent"', "the absolute path of a folder")),
     Case("app", "no python project", {"app_source": str(ROOT / "roles")}, ("app_source", "/roles", "the folder of a Python project")),
     Case("app", "no wsgi target", {"app_wsgi_target": "shop"}, ("app_wsgi_target", '"shop"', "module:attribute")),
+    Case("smoke", "no address", {"smoke_url": "www.example.org"}, ("smoke_url", '"www.example.org"', "https://www.example.com")),
     # Two with one name
     Case("nginx", "two sites with one name", {"nginx_sites": [SITE, SITE]}, ("nginx_sites", '["shop", "shop"]', "site names that differ")),
     Case(
@@ -272,6 +274,7 @@ CASES = [
             ("app", "enviroment", "environment"),
             ("gunicorn", "worker", "workers"),
             ("celery", "queue_workers", "workers"),
+            ("smoke", "uri", "url"),
         ]
     ),
     # A required one

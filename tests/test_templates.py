@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import re
 from pathlib import Path
@@ -190,9 +191,8 @@ def directives(text: str) -> list[tuple[str, str]]:
 
 class TestGunicorn:
     def configuration(self, **variables: Any) -> dict[str, Any]:
-        settings: dict[str, Any] = {}
-        exec(render("gunicorn", "gunicorn.conf.py.j2", **GUNICORN, **variables), {}, settings)  # noqa: S102
-        return settings
+        lines = render("gunicorn", "gunicorn.conf.py.j2", **GUNICORN, **variables).splitlines()
+        return {name: ast.literal_eval(value) for name, sign, value in (line.partition(" = ") for line in lines) if sign}
 
     def test_workers_follow_the_cores(self) -> None:
         settings = self.configuration(facts={"processor_vcpus": 4})

@@ -263,7 +263,8 @@ class Validator:
         return self.environment_file(spec)
 
     def _missing(self, spec: Spec) -> str:
-        return f"it must be set, to {expected(spec)}" + (f": {why}" if (why := purpose(spec)) else "")
+        kind = "" if spec.get("type") == "raw" else f", to {expected(spec)}"
+        return f"it must be set{kind}" + (f": {why}" if (why := purpose(spec)) else "")
 
     def _gather_secrets(self, value: t.Any, spec: Spec) -> None:
         if spec.get("no_log"):
@@ -300,7 +301,7 @@ class Validator:
         else:
             for path, leaf in leaves(value, name):
                 if isinstance(leaf, Undefined):
-                    self._undefined(path, leaf, spec, origin)
+                    self._undefined(path, leaf, {**spec, "type": "raw"}, origin)
 
     def _dictionary(self, name: str, value: Mapping[str, t.Any], spec: Spec, origin: t.Any) -> None:
         options: Mapping[str, Spec] = spec["options"]
@@ -324,7 +325,7 @@ class Validator:
     def _secret(self, name: str, value: t.Any, spec: Spec, container: t.Any) -> None:
         for path, leaf in leaves(value, name):
             if isinstance(leaf, Undefined):
-                self._undefined(path, leaf, spec, container)
+                self._undefined(path, leaf, {**spec, "type": "raw"}, container)
                 continue
             if leaf is None or leaf == "":
                 shows, wrong = "(empty)", "a secret, not an empty one"
