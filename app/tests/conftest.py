@@ -163,7 +163,7 @@ def fixture_worker(
     worker.stop()
 
 
-def wait_for(found: Callable[[], Any], seconds: float = 15) -> Any:
+def wait_for(found: Callable[[], Any], seconds: float = 30) -> Any:
     """Return what `found` returns as soon as it is true; fail after some seconds."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
