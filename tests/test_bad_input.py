@@ -267,11 +267,11 @@ CASES = [
         for role, typo, meant in [
             ("base", "timezon", "timezone"),
             ("firewall", "opening", "openings"),
-            ("tls", "certficates", "certificates"),
+            ("tls", "certificate", "certificates"),
             ("nginx", "https_prt", "https_port"),
             ("postgresql", "database", "databases"),
             ("redis", "instance", "instances"),
-            ("app", "enviroment", "environment"),
+            ("app", "environ", "environment"),
             ("gunicorn", "worker", "workers"),
             ("celery", "queue_workers", "workers"),
             ("smoke", "uri", "url"),

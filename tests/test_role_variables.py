@@ -87,8 +87,8 @@ VAULT = "set it in inventories/test/group_vars/all/vault.yml"
             VAULT,
         ),
         (  # what stands where a secret belongs may be one
-            {"harbor_users": [{"name": "alice", "pasword": "W4vGq8sZ0pLr2xNd", "password": "W4vGq8sZ0pLr2xNe"}]},
-            "harbor_users[0].pasword",
+            {"harbor_users": [{"name": "alice", "passwort": "W4vGq8sZ0pLr2xNd", "password": "W4vGq8sZ0pLr2xNe"}]},
+            "harbor_users[0].passwort",
             MASK,
             "did you mean password?",
             VARS,
@@ -109,8 +109,8 @@ def test_bad_values_are_refused(values: dict[str, Any], variable: str, value: st
     [
         ("harbor_prot", 80, "80", "did you mean harbor_port"),
         ("harbor_enable", "{{ x }}", '"{{ x }}"', "did you mean harbor_enabled"),
-        ("harbor_admin_pasword", "W4vGq8sZ0pLr2xNd", MASK, "did you mean harbor_admin_password"),
-        ("harbor_secret_enviroment", {"A": "b"}, MASK, "did you mean harbor_secret_environment"),
+        ("harbor_admin_passwort", "W4vGq8sZ0pLr2xNd", MASK, "did you mean harbor_admin_password"),
+        ("harbor_secret_environ", {"A": "b"}, MASK, "did you mean harbor_secret_environment"),
         ("harbor_site", [{"name": "a"}], "(a list)", "did you mean harbor_sites"),
         ("harbor_qqq", 1, "1", "harbor_admin_password, harbor_enabled"),
     ],
@@ -180,9 +180,9 @@ FILES = {
     "inv/host_vars/typed.yml": {
         "harbor_port": "http",
         "harbor_secret_environment": {"A": "{{ vault_short }}", "B": "{{ vault_missing }}"},
-        "harbor_users": [{"name": "bob", "password": "{{ vault_bob }}"}, {"name": "eve", "pasword": "Typ0edSecretTyp0ed"}],
+        "harbor_users": [{"name": "bob", "password": "{{ vault_bob }}"}, {"name": "eve", "passwort": "Typ0edSecretTyp0ed"}],
         "harbor_prot": 80,
-        "harbor_admin_pasword": "hunter2hunter2",
+        "harbor_admin_passwort": "hunter2hunter2",
         "vault_short": "Sh0rtSecret",
         "vault_bob": "change_me_tomorrow",
     },
