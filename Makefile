@@ -31,7 +31,7 @@ test-unit: toolchain  ## Tests of templates, plugins and tools
 	@$(run) pytest -q tests
 
 test-app: toolchain app-toolchain  ## Tests of the sample application, with real PostgreSQL and Redis
-	@$(run) tools.services run -- .venv-app/bin/python -m pytest -q app/tests
+	@$(run) tools.services run -- .venv-app/bin/python -m pytest app/tests
 
 molecule: toolchain  ## Molecule scenarios side by side, or one: make molecule ROLE=nginx
 	@$(run) tools.scenarios $(ROLE)

@@ -43,6 +43,8 @@ def fail(problem: Problem) -> int:
 
 def run_command(main: Callable[[], int]) -> int:
     """Run a tool's main; a problem or Ctrl-C becomes a message and an exit code instead of a traceback."""
+    # What the tools start finds the toolchain, also where nobody has activated it
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     try:
         return main()
     except Problem as problem:

@@ -153,10 +153,11 @@ def started_by_us() -> int | None:
     """The process id of the dockerd that `start` started by hand, while it lives."""
     try:
         pid = int(PID_FILE.read_text(encoding="ascii"))
-        name = Path(f"/proc/{pid}/comm").read_text(encoding="ascii").strip()
+        name, state = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").partition("(")[2].split(") ", 1)
     except (OSError, ValueError):
         return None
-    return pid if name == "dockerd" else None
+    # A zombie has ended, though nobody has asked how
+    return pid if name == "dockerd" and not state.startswith("Z") else None
 
 
 def stop_if_ours() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -12,12 +13,16 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tools.console import ROOT, Problem, duration, run_command, say
+from tools.console import CACHE, ROOT, Problem, duration, run_command, say
 
 BIN = Path(sys.executable).parent
 APP = ROOT / "app"
 # What make writes, and what is not ours to lint; git is not asked, it refuses a checkout of another owner
 GENERATED = {".git", ".venv", ".venv-app", ".local", ".cache", ".ca", ".vault", ".ansible", "__pycache__"}
+# They are about mistyped names
+NO_SPELL_CHECK = ("test_bad_input.py", "test_role_variables.py")
+# False alarms that somebody has looked at; more of them: detect-secrets scan --baseline .secrets.baseline
+BASELINE = ROOT / ".secrets.baseline"
 # Encrypted or made of hashes: a search for high entropy finds nothing else there
 NO_SECRETS_SCAN = (".lock", "vault.yml", "example-vault-password", ".secrets.baseline")
 
@@ -30,6 +35,7 @@ class Linter:
     command: list[str]
     folder: Path = ROOT
     environment: dict[str, str] = field(default_factory=dict)
+    good: tuple[int, ...] = (0,)
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,7 @@ def syntax_checks() -> Iterator[Linter]:
 def linters() -> list[Linter]:
     """All linters for which there is something to lint; the slowest first."""
     everything = list(files())
+    spelled = [path for path in everything if path.suffix != ".lock" and path.name not in NO_SPELL_CHECK]
     chosen = [
         Linter("ansible-lint", [str(BIN / "ansible-lint"), "--offline", "-q", "--nocolor"]),
         Linter("mypy", [str(BIN / "mypy")]),
@@ -85,17 +92,21 @@ def linters() -> list[Linter]:
         Linter("yamllint", [str(BIN / "yamllint"), "--strict", "."]),
         Linter("ruff check", [str(BIN / "ruff"), "check", "--quiet", "."]),
         Linter("ruff format", [str(BIN / "ruff"), "format", "--quiet", "--check", "."]),
-        Linter("codespell", [str(BIN / "codespell"), *relative([path for path in everything if path.suffix != ".lock"])]),
+        Linter("codespell", [str(BIN / "codespell"), *relative(spelled)]),
         Linter("roles", [sys.executable, "-m", "tools.roles", "check"]),
     ]
     if shell := [path for path in everything if is_shell(path)]:
         chosen.append(Linter("shellcheck", [str(BIN / "shellcheck"), *relative(shell)]))
     if (APP / "pyproject.toml").exists():
         chosen.append(Linter("mypy (app)", [str(ROOT / ".venv-app/bin/mypy"), "--strict"], APP))
-    if (ROOT / ".secrets.baseline").exists():
+    if BASELINE.exists():
         scanned = [path for path in everything if not path.name.endswith(NO_SECRETS_SCAN)]
-        command = [str(BIN / "detect-secrets-hook"), "--baseline", ".secrets.baseline", *relative(scanned)]
-        chosen.append(Linter("detect-secrets", command))
+        # On a copy: the hook notes where a known line has moved to, and ends with 3 then
+        copy = CACHE / BASELINE.name
+        CACHE.mkdir(exist_ok=True)
+        shutil.copyfile(BASELINE, copy)
+        command = [str(BIN / "detect-secrets-hook"), "--baseline", str(copy), *relative(scanned)]
+        chosen.append(Linter("detect-secrets", command, good=(0, 3)))
     for schema, pattern in (("github-workflows", ".github/workflows/*.yml"), ("gitlab-ci", "**/*.gitlab-ci.yml")):
         if workflows := [path for path in everything if path.relative_to(ROOT).match(pattern)]:
             command = [str(BIN / "check-jsonschema"), "--builtin-schema", f"vendor.{schema}", *relative(workflows)]
@@ -122,7 +133,7 @@ def run(linter: Linter) -> Result:
         )
     except OSError as error:
         return Result(linter.name, 127, time.monotonic() - begin, f"{error}\nmake lint sets up what it needs")
-    return Result(linter.name, done.returncode, time.monotonic() - begin, done.stdout)
+    return Result(linter.name, 0 if done.returncode in linter.good else done.returncode, time.monotonic() - begin, done.stdout)
 
 
 def main() -> int:
