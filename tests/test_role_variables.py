@@ -124,6 +124,21 @@ def test_unknown_names_are_refused(name: str, value: Any, shows: str, suggestion
     assert suggestion in problem.allowed
 
 
+def test_a_specification_may_tie_keys_together() -> None:
+    options = {
+        "harbor_ties": {
+            "type": "dict",
+            "required_together": [["user", "password"]],
+            "options": {"user": {"type": "str"}, "password": {"type": "str", "no_log": True}},
+        }
+    }
+    validator = Validator(role="harbor", options=options)
+    validator.check({"harbor_ties": {"password": "W4vGq8sZ0pLr2xNd"}})
+    (problem,) = validator.problems
+    assert problem.value == '{"password": "********"}'
+    assert problem.allowed == "parameters are required together: user, password"
+
+
 def test_every_problem_is_reported_at_once() -> None:
     problems = validated({"harbor_port": "http", "harbor_mode": "acme", "harbor_admin_password": ...}).problems
     assert [problem.variable for problem in problems] == ["harbor_port", "harbor_mode", "harbor_admin_password"]

@@ -141,14 +141,15 @@ def shown(value: t.Any) -> str:
     return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 4]} ..."
 
 
-def near(name: str, names: t.Iterable[str]) -> str:
-    """The end of a sentence that offers the names somebody may have meant."""
-    found = difflib.get_close_matches(name, sorted(names), n=2, cutoff=0.6)
-    return f"; did you mean {' or '.join(found)}?" if found else ""
+def near(name: str, names: t.Iterable[str], prefix: str = "") -> list[str]:
+    """The names that somebody may have meant, by what follows their common prefix."""
+    ends = sorted(other.removeprefix(prefix) for other in names)
+    return [f"{prefix}{end}" for end in difflib.get_close_matches(name.removeprefix(prefix), ends, n=2, cutoff=0.6)]
 
 
-def listed(names: t.Iterable[str]) -> str:
-    return ", ".join(sorted(map(str, names)))
+def offered(meant: list[str], names: t.Iterable[str]) -> str:
+    """The end of a sentence about a name that is not known: what was probably meant, else all there is."""
+    return f"; did you mean {' or '.join(meant)}?" if meant else f" ({', '.join(sorted(map(str, names)))})"
 
 
 def expected(spec: Spec, of: str = "type") -> str:
@@ -227,9 +228,8 @@ class Validator:
         known = {*self.options, *known}
         prefix = f"{self.role}_"
         for name in sorted(set(names) - known):
-            meant = near(name.removeprefix(prefix), (other.removeprefix(prefix) for other in known))
-            meant = re.sub(r"(?<=mean |. or )(?=\w)", prefix, meant) if meant else ""
-            hidden = SECRET_NAME.search(name) or any(holds_secrets(self.options.get(other, {})) for other in re.findall(r"\w+", meant))
+            meant = near(name, (other for other in known if other.startswith(prefix)), prefix)
+            hidden = SECRET_NAME.search(name) or any(holds_secrets(self.options.get(other, {})) for other in meant)
             value = names[name]
             if hidden or is_encrypted(value):
                 text = MASK
@@ -237,7 +237,7 @@ class Validator:
                 text = f"({'a dictionary' if isinstance(value, Mapping) else 'a list'})"
             else:
                 text = shown(value)
-            self.refuse(name, text, f"a variable that role {self.role} knows{meant or f' ({listed(known)})'}", self.place(value, {}))
+            self.refuse(name, text, f"a variable that role {self.role} knows{offered(meant, self.options)}", self.place(value, {}))
 
     def refuse(self, variable: str, value: str, allowed: str, change: str) -> None:
         self.problems.append(Problem(variable, self.scrub(value), allowed, change))
@@ -308,7 +308,7 @@ class Validator:
         for key in value:
             if key not in options:
                 hidden = masked({key: value[key]}, spec)[str(key)]
-                allowed = f"a key that {name} knows{near(str(key), options)} ({listed(options)})"
+                allowed = f"a key that {name} knows{offered(near(str(key), options), options)}"
                 self.refuse(f"{name}.{key}", shown(hidden), allowed, self.place(value[key], {}, origin_of(key) or origin))
         for key, below in options.items():
             if key in value:
