@@ -1,0 +1,110 @@
+"""What role base promises, asked of a host that was bare before."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import docker
+
+PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
+
+
+def container(host: Any) -> Any:
+    name = host.ansible.get_variables()["inventory_hostname"]
+    return docker.from_env().containers.get(f"groundcrew-base-{name}")
+
+
+def as_unit(host: Any, command: str) -> str:
+    """What a command says that runs as a unit of systemd."""
+    return str(host.run_expect([0], f"sudo systemd-run --quiet --wait --pipe --collect sh -c '{command}'").stdout.strip())
+
+
+def test_security_updates_come_from_security_only(host: Any) -> None:
+    """Catches unattended upgrades that take more than security updates, or that would restart the database or the broker."""
+    said = host.run_expect([0], "sudo unattended-upgrade --dry-run --debug 2>&1").stdout
+    allowed = next(line for line in said.splitlines() if line.startswith("Allowed origins are:"))
+    origins = allowed.split(": ")[1].split(", ")
+    assert origins
+    assert all("label=Debian-Security" in origin for origin in origins)
+    assert "Initial blacklist: postgresql redis valkey" in said
+
+
+def test_security_updates_run_every_day(host: Any) -> None:
+    """Catches upgrades that are installed and never start: apt's daily timer reads these two switches."""
+    said = host.run_expect([0], "apt-config dump").stdout
+    assert 'APT::Periodic::Unattended-Upgrade "1";' in said
+    assert 'APT::Periodic::Update-Package-Lists "1";' in said
+    assert host.service("apt-daily-upgrade.timer").is_running
+
+
+def test_operators_authority_is_trusted(host: Any) -> None:
+    """Catches an authority that lies in a folder but that no TLS client trusts."""
+    ask = "import ssl; print([c for c in ssl.create_default_context().get_ca_certs() if 'Groundcrew test authority' in str(c)])"
+    assert host.run_expect([0], f'python3 -c "{ask}"').stdout.strip() != "[]"
+
+
+def test_time_zone(host: Any) -> None:
+    """Catches a host that logs in another time zone than it was told."""
+    assert host.run_expect([0], "date --date=2026-07-01T12:00Z +%H%Z").stdout.strip() == "14CEST"
+    assert "Europe/Paris" in host.run_expect([0], "timedatectl").stdout
+
+
+def test_locale(host: Any) -> None:
+    """Catches a locale that is named but was not generated, or that no login gets."""
+    said = host.run_expect([0], "sudo runuser -l admin -c 'echo $LANG; locale -k decimal_point' 2>&1").stdout
+    assert said.split() == ["de_DE.UTF-8", 'decimal_point=","']
+
+
+def test_limit_of_open_files(host: Any) -> None:
+    """Catches a limit that stands in a file and that units do not get."""
+    assert as_unit(host, "ulimit -Sn") == "9000"
+    assert as_unit(host, "ulimit -Hn") == "100000"
+
+
+def test_no_time_service_in_a_container(host: Any) -> None:
+    """Catches a time service that fails or fights for a clock that the container may not set."""
+    assert not host.package("chrony").is_installed
+
+
+def test_journal_is_bounded(host: Any) -> None:
+    """Catches a journal that fills the disk."""
+    said = host.run_expect([0], "sudo journalctl --unit=systemd-journald --grep='System Journal' --output=cat").stdout
+    assert "max 64" in said.splitlines()[-1]
+
+
+def test_unsupported_release_is_refused(host: Any) -> None:
+    """Catches a run that sets off on a release nobody tested."""
+    host.run_expect([0], "cp /etc/os-release /tmp/os-release && sudo mount --bind /tmp/os-release /etc/os-release")
+    try:
+        host.run_expect([0], "sudo sed -i -E 's/1[23]/11/g' /etc/os-release")
+        result = subprocess.run(
+            [
+                str(Path(sys.executable).with_name("ansible-playbook")),
+                f"--inventory={os.environ['MOLECULE_INVENTORY_FILE']}",
+                f"--limit={host.ansible.get_variables()['inventory_hostname']}",
+                "--check",
+                str(PROJECT / "molecule/resources/converge.yml"),
+            ],
+            cwd=PROJECT,
+            env={**os.environ, "ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"), "MOLECULE_SCENARIO_NAME": "base"},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=240,
+        )
+    finally:
+        host.run_expect([0], "sudo umount /etc/os-release")
+    assert result.returncode != 0
+    assert "base_accept_unsupported_release" in result.stdout
+
+
+def test_journal_outlives_a_restart(host: Any, eventually: Any) -> None:
+    """Catches a journal in memory: what was said before a crash is what one wants to read after it. And nothing fails at boot."""
+    host.run_expect([0], "echo said-before-the-restart | systemd-cat && sudo journalctl --sync")
+    container(host).restart()
+    eventually(lambda: host.run("systemctl is-system-running").stdout.strip() == "running", within=90)
+    assert "said-before-the-restart" in host.run_expect([0], "sudo journalctl --boot=-1 --output=cat").stdout

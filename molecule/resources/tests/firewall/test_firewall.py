@@ -1,0 +1,193 @@
+"""What role firewall promises, seen from outside the host."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+
+PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
+LISTENING = [8080, 8081, 8090, 8091]
+OPEN = {22, 8080, 8090}
+LOCKED_OUT = [{"name": "ssh", "ports": [22], "sources": ["192.0.2.0/24"]}]
+FOREIGN = "table ip foreign { chain input { type filter hook input priority 10; ip saddr 203.0.113.7 drop; }; }"
+
+
+def container(host: Any) -> Any:
+    name = host.ansible.get_variables()["inventory_hostname"]
+    return docker.from_env().containers.get(f"groundcrew-firewall-{name}")
+
+
+@pytest.fixture(scope="module")
+def addresses(host: Any, address: str) -> list[str]:
+    """The IPv4 and the IPv6 address of the host as the controller reaches it."""
+    networks = container(host).attrs["NetworkSettings"]["Networks"].values()
+    found = [network["GlobalIPv6Address"] for network in networks if network["GlobalIPv6Address"]]
+    assert found, "the network of the scenario has no IPv6"
+    return [address, *found]
+
+
+def answers(address: str, port: int, wait: float = 1.5) -> bool:
+    """Whether a new TCP connection to the port is accepted."""
+    try:
+        socket.create_connection((address, port), timeout=wait).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.fixture(scope="module", autouse=True)
+def listeners(host: Any, eventually: Any) -> Iterator[None]:
+    """Something listens on every port of LISTENING, so that only the firewall decides what answers."""
+    for port in LISTENING:
+        host.run_expect([0], f"sudo systemd-run --collect --unit=listen-{port} python3 -m http.server --bind :: {port}")
+        eventually(lambda port=port: host.socket(f"tcp://:::{port}").is_listening)
+    yield
+    for port in LISTENING:
+        host.run(f"sudo systemctl stop listen-{port}")
+
+
+def converge(host: Any, **variables: Any) -> subprocess.CompletedProcess[str]:
+    """Run the role once more from the controller, with other variables."""
+    name = host.ansible.get_variables()["inventory_hostname"]
+    return subprocess.run(
+        [
+            str(Path(sys.executable).with_name("ansible-playbook")),
+            f"--inventory={os.environ['MOLECULE_INVENTORY_FILE']}",
+            f"--limit={name}",
+            f"--extra-vars={json.dumps(variables)}",
+            str(PROJECT / "molecule/resources/converge.yml"),
+        ],
+        cwd=PROJECT,
+        env={**os.environ, "ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"), "MOLECULE_SCENARIO_NAME": "firewall"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+
+
+def status(host: Any) -> str:
+    return str(host.run_expect([0], "sudo groundcrew-firewall status").stdout.strip())
+
+
+def test_only_declared_ports_answer(addresses: list[str]) -> None:
+    """Catches a port that is open without being declared, and a declared one that is not, over IPv4 and IPv6."""
+    for address in addresses:
+        assert {port for port in [22, *LISTENING] if answers(address, port)} == OPEN, address
+
+
+def test_undeclared_port_is_dropped_in_silence(addresses: list[str]) -> None:
+    """Catches a firewall that is off: nothing listens on 8082, and yet the host does not even refuse."""
+    for address in addresses:
+        with pytest.raises(TimeoutError):
+            socket.create_connection((address, 8082), timeout=1)
+
+
+def test_udp_opening_lets_a_datagram_in(host: Any, address: str) -> None:
+    """Catches udp openings that are written as tcp."""
+    receive = "import socket; s = socket.socket(2, 2); s.bind(('', 5353)); s.settimeout(20); print(s.recv(99).decode())"
+    host.run_expect([0], f'sudo systemd-run --unit=datagram --property=RemainAfterExit=yes python3 -c "{receive}"')
+    try:
+        for _ in range(20):
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"arrived", (address, 5353))
+            if "arrived" in host.run("sudo journalctl --output=cat --unit=datagram").stdout:
+                return
+        pytest.fail("no datagram arrived")
+    finally:
+        host.run("sudo systemctl stop datagram; sudo systemctl reset-failed datagram")
+
+
+def test_own_table_comes_back_and_tables_of_others_stay(host: Any, address: str) -> None:
+    """Catches a flush of the whole ruleset (Docker's and fail2ban's rules), and a run that compares files but not what runs."""
+    host.run_expect([0], f"echo '{FOREIGN}' | sudo nft -f - && sudo nft delete table inet groundcrew")
+    try:
+        assert answers(address, 8081)
+        before = host.run_expect([0], "sudo nft list table ip foreign").stdout
+        result = converge(host)
+        assert result.returncode == 0, result.stdout
+        assert not answers(address, 8081)
+        assert host.run_expect([0], "sudo nft list table ip foreign").stdout == before
+    finally:
+        host.run("sudo nft delete table ip foreign")
+
+
+def test_wrong_rules_never_reach_the_kernel(host: Any, address: str) -> None:
+    """Catches rules that are loaded although nft refuses them; an address is mistyped."""
+    result = converge(host, firewall_openings=[{"name": "ssh", "ports": [22], "sources": ["fe80::1::2"]}])
+    assert result.returncode != 0
+    assert answers(address, 8080)
+    assert status(host) == "current"
+
+
+def test_closing_the_own_ssh_port_is_refused(host: Any) -> None:
+    """Catches a run that sets off to close the port it stands on."""
+    result = converge(host, firewall_openings=[{"name": "http", "ports": [8080]}])
+    assert result.returncode != 0
+    assert "Ansible's own SSH connection" in result.stdout
+    assert status(host) == "current"
+
+
+def test_lockout_takes_itself_back(host: Any, address: str) -> None:
+    """Catches rules that keep the controller out for good: the run must fail with a reason, and the host must be as before."""
+    result = converge(host, firewall_openings=LOCKED_OUT, firewall_revert_seconds=20)
+    assert result.returncode != 0
+    assert "The former rules are in force again" in " ".join(result.stdout.split())
+    assert answers(address, 22)
+    assert answers(address, 8080)
+    assert "192.0.2.0/24 } tcp dport { 22 }" not in host.run_expect([0], "cat /etc/groundcrew-firewall/confirmed.nft").stdout
+
+
+def test_run_that_dies_before_confirming_is_taken_back(host: Any, address: str, eventually: Any) -> None:
+    """Catches a timer that only the controller would start: here no controller ever comes back. The next run heals."""
+    directory = "/etc/groundcrew-firewall"
+    change = f"sed 's/8080, 8443/8081/' {directory}/confirmed.nft | sudo tee {directory}/wanted.nft"
+    host.run_expect([0], f"{change} && sudo groundcrew-firewall try 10")
+    assert answers(address, 8081)
+    assert not answers(address, 8080)
+    eventually(lambda: answers(address, 8080, 0.5) and not answers(address, 8081, 0.5), within=40)
+    assert host.run("sudo groundcrew-firewall confirm").rc == 1
+    result = converge(host)
+    assert result.returncode == 0, result.stdout
+    assert status(host) == "current"
+
+
+def test_restart_of_debians_unit_keeps_the_rules(host: Any, address: str, eventually: Any) -> None:
+    """Catches that Debian's nftables.service, which empties the whole ruleset, takes our table along."""
+    for verb in ("start", "restart", "reload", "stop", "start"):
+        host.run_expect([0], f"sudo systemctl {verb} nftables")
+        if verb in ("restart", "reload"):
+            eventually(lambda: status(host) == "current")
+    eventually(lambda: status(host) == "current")
+    assert not answers(address, 8081)
+
+
+def test_rules_are_back_after_a_restart(host: Any, addresses: list[str], eventually: Any) -> None:
+    """Catches rules that live in memory only; nothing is done by hand after the restart."""
+    container(host).restart()
+    eventually(lambda: host.run("systemctl is-system-running").stdout.strip() == "running", within=60)
+    host.run_expect([0], "sudo systemd-run --collect --unit=listen-8081 python3 -m http.server --bind :: 8081")
+    eventually(lambda: host.socket("tcp://:::8081").is_listening)
+    for address in addresses:
+        assert answers(address, 22)
+        assert not answers(address, 8081)
+    assert status(host) == "current"
+    active, network = (
+        int(host.run_expect([0], f"systemctl show --value -p ActiveEnterTimestampMonotonic {unit}").stdout)
+        for unit in ("groundcrew-firewall.service", "network.target")
+    )
+    assert 0 < active <= network, "the rules must be there before the network"
+
+
+def test_unit_is_confined(host: Any) -> None:
+    """Catches a unit that is allowed more than it needs."""
+    score = host.run_expect([0], "systemd-analyze security --no-pager groundcrew-firewall.service").stdout.split(": ")[-1].split()[0]
+    assert float(score) <= 2.0
