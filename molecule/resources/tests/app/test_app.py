@@ -1,0 +1,183 @@
+"""What the role app promises: seen from a process of the application, and through a history of releases."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[4]
+HOME = "/srv/textreport"
+SECRET = "planted-app-secret-2f8c41"
+
+
+def in_unit(host: Any, script: str, app: str = "textreport") -> Any:
+    """Run Python in a unit of the application: its user, sandbox and environment."""
+    python = f"/srv/{app}/current/venv/bin/python"
+    return host.run("systemd-run --wait --pipe --collect --quiet --unit=%s-probe %s -c %s", app, python, script)
+
+
+def deploy(source: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Deploy the plain application to all hosts of the scenario, by variables alone."""
+    given = {
+        "app_name": "hello", "app_source": str(source), "app_wsgi_target": "app:app", "app_static_folder": "static",
+        "app_keep_releases": "2", "app_migrate_command": "", **variables,
+    }  # fmt: skip
+    extra = [
+        part
+        for name, value in given.items()
+        for part in ("-e", f'{{"{name}": {value if value.isdigit() else repr(value).replace(chr(39), chr(34))}}}')
+    ]
+    return subprocess.run(
+        ["ansible-playbook", "-i", os.environ["MOLECULE_INVENTORY_FILE"], str(ROOT / "molecule/resources/converge.yml"), *extra],
+        cwd=ROOT, env={**os.environ, "MOLECULE_SCENARIO_NAME": "app"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(shutil.copytree(ROOT / "molecule/app/hello", tmp_path_factory.mktemp("source") / "hello"))
+
+
+@pytest.fixture(scope="session")
+def first(source: Path) -> subprocess.CompletedProcess[str]:
+    return deploy(source)
+
+
+@pytest.fixture(scope="session")
+def second(source: Path, first: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:
+    app = source / "app.py"
+    app.write_text(app.read_text().replace('"hello"', '"welcome"'))
+    return deploy(source)
+
+
+@pytest.fixture(scope="session")
+def broken(source: Path, second: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:
+    app = source / "app.py"
+    app.write_text(app.read_text().replace('"welcome"', '"third"'))
+    return deploy(source, app_migrate_command="echo this migration is broken; exit 3")
+
+
+def greeting(host: Any) -> str:
+    return str(in_unit(host, "import app; print(app.GREETING)", "hello").stdout.strip())
+
+
+def test_application_imports_its_package_and_dependencies(host: Any) -> None:
+    """Catches wheels for a wrong Python, a missing dependency, and a sandbox that keeps a compiled module from loading."""
+    done = in_unit(host, "import textreport, flask, sqlalchemy, celery, psycopg, redis; print(psycopg.pq.__impl__, textreport.__file__)")
+    assert done.rc == 0, done.stderr
+    assert done.stdout.startswith(f"binary {HOME}/current/venv/"), done.stdout
+
+
+def test_application_gets_its_environment_unchanged(host: Any) -> None:
+    """Catches wrong quoting of newlines, quotes, dollars, backquotes and backslashes, and a release without its id."""
+    done = in_unit(host, "import os; print([os.environ[n] for n in ('PLAIN', 'PLANTED', 'RELEASE_ID')])")
+    release = host.file(f"{HOME}/current").linked_to.rsplit("/", 1)[1]
+    assert done.stdout.strip() == str(['it\'s $5 `x` "q" \\ and\na second line', SECRET, release])
+
+
+def test_application_cannot_write_its_code_but_its_shared_folder(host: Any) -> None:
+    """Catches a release that a broken-into application could change."""
+    script = """
+import os, pathlib
+for place in ('current/src', 'current/venv', 'releases', 'shared', ''):
+    try:
+        pathlib.Path('/srv/textreport', place, 'x').write_text('x')
+        print(place, 'written')
+    except OSError as error:
+        print(place, 'refused')
+"""
+    assert in_unit(host, script).stdout.split("\n")[:5] == [
+        "current/src refused", "current/venv refused", "releases refused", "shared written", " refused",
+    ]  # fmt: skip
+    assert host.run("runuser -u textreport -- touch %s/current/src/x %s/current/venv/x", HOME, HOME).rc != 0
+
+
+def test_nobody_but_root_reads_the_environment_file(host: Any) -> None:
+    """Catches secrets that the application's user, or any other, can read from disk."""
+    for user in ("textreport", "nobody"):
+        assert host.run("runuser -u %s -- cat /etc/textreport/environment", user).rc != 0
+    assert SECRET in host.file("/etc/textreport/environment").content_string
+    assert host.run("grep -rlF %s /srv /etc/systemd /run/systemd --exclude-dir=credentials", SECRET).stdout == ""
+
+
+def test_user_cannot_log_in(host: Any) -> None:
+    """Catches an application user with a shell or a password."""
+    user = host.user("textreport")
+    assert (user.shell, user.password) in {("/usr/sbin/nologin", "!"), ("/usr/sbin/nologin", "!*")}
+
+
+def test_units_score_at_most_two(host: Any) -> None:
+    """Catches a setting that one release's systemd does not know, or a sandbox that has become weaker."""
+    host.run("systemd-run --quiet --collect --unit=textreport-score sleep 60")
+    report = host.run("systemd-analyze security --no-pager textreport-score.service").stdout
+    host.run("systemctl stop textreport-score")
+    score = re.search(r"exposure level for .*: ([\d.]+)", report)
+    assert score, report
+    assert float(score[1]) <= 2.0, report
+
+
+def test_migration_ran_once_for_all_hosts(host: Any) -> None:
+    """Catches a migration on every host, or as another user than the application's."""
+    hosts = sorted(host.backend.get_hosts("all", ansible_inventory=os.environ["MOLECULE_INVENTORY_FILE"]))
+    file = host.file(f"{HOME}/shared/migrated")
+    name = host.ansible.get_variables()["inventory_hostname"]
+    assert (file.content_string.split() if file.exists else []) == (["textreport"] if name == hosts[0] else [])
+
+
+def test_static_files_stand_with_compressed_copies(host: Any) -> None:
+    """Catches a static folder that the web server cannot read, or whose compressed copies differ."""
+    static = f"{HOME}/current/static"
+    assert host.run("runuser -u www-data -- zcat %s/style.css.gz | cmp - %s/style.css", static, static).rc == 0
+    assert host.file(f"{static}/style.css").mtime == host.file(f"{static}/style.css.gz").mtime
+
+
+def test_plain_application_is_deployed_by_variables_alone(host: Any, first: subprocess.CompletedProcess[str]) -> None:
+    """Catches a role that needs a package or hashes, and a dependency that has no wheel and is not built."""
+    assert first.returncode == 0, first.stdout
+    done = in_unit(host, "import app, crcmod._crcfunext; print(app.app.test_client().get('/').text)", "hello")
+    assert done.rc == 0, done.stderr
+    assert done.stdout.split()[1].isdigit()
+
+
+def test_second_release_is_current_and_keeps_the_first(host: Any, second: subprocess.CompletedProcess[str]) -> None:
+    """Catches a switch that does not happen, and a way back that is gone."""
+    assert second.returncode == 0, second.stdout
+    current, previous = (host.file(f"/srv/hello/{link}").linked_to for link in ("current", "previous"))
+    assert current != previous
+    assert host.file(f"{previous}/src/app.py").contains('"hello"')
+    assert host.file(f"{current}/src/app.py").contains('"welcome"')
+
+
+def test_failing_migration_leaves_the_old_release(host: Any, broken: subprocess.CompletedProcess[str]) -> None:
+    """Catches a host that switches to a release whose migration failed, and a failure that does not say why."""
+    assert broken.returncode != 0
+    assert "this migration is broken" in broken.stdout
+    assert greeting(host) == "welcome"
+
+
+def test_half_made_install_is_healed(host: Any, source: Path, broken: subprocess.CompletedProcess[str], healed: list[Any]) -> None:
+    """Catches a run that takes what an interrupted one left for a release, or stumbles over it, and releases that pile up."""
+    assert healed[0].returncode == 0, healed[0].stdout
+    assert greeting(host) == "third"
+    assert host.run("ls -A /srv/hello/releases | wc -l").stdout.strip() == "2"
+
+
+@pytest.fixture(scope="session")
+def healed(source: Path, broken: subprocess.CompletedProcess[str]) -> list[Any]:
+    """What an interrupted install leaves, on all hosts, and then the run after it."""
+    half = (
+        "cd /srv/hello/releases && new=$(ls -t | head -1) && mv $new .$new.part && rm -r .$new.part/venv/bin .$new.part/src/app.py"
+        " && mkdir -p .$new.part/venv/bin && touch .$new.part/venv/bin/python"
+    )
+    left = subprocess.run(
+        ["ansible", "all", "-b", "-i", os.environ["MOLECULE_INVENTORY_FILE"], "-m", "ansible.builtin.shell", "-a", half],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert left.returncode == 0, left.stdout
+    return [deploy(source, app_migrate_command="true")]
