@@ -290,8 +290,6 @@ class Validator:
             element = {**spec, "type": spec.get("elements") or "raw", "elements": None}
             for index, below in enumerate(value):
                 self._value(f"{name}[{index}]", below, element, origin)
-            if not value and spec.get("required") and spec.get("no_log"):
-                self._refuse_value(name, value, spec, self._missing(spec), container)
         elif spec.get("choices") and not is_choice(value, spec["choices"]):
             self._refuse_value(name, value, spec, expected(spec), container)
         elif spec.get("no_log"):
@@ -405,7 +403,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible ships no types
         validator.check_names(prefixed, {*self._task.args.get("exported", []), *C.INTERNAL_STATIC_VARS})
 
         if validator.problems:
-            refused = len(validator.problems)
+            refused = len({problem.variable for problem in validator.problems})
             lines = [f"Role {role} refuses {'a variable' if refused == 1 else f'{refused} variables'}:", *map(str, validator.problems)]
             result.update(failed=True, msg="\n".join(lines))
         else:
