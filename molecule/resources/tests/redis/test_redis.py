@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,9 @@ PORTS = {"broker": 6379, "cache": 6380}
 DENIED = [
     "FLUSHALL",
     "FLUSHDB",
-    "CONFIG GET *",
-    "KEYS *",
-    "DEBUG SLEEP 0",
+    "CONFIG GET dir",
+    "KEYS fill",
+    "CLIENT LIST",
     "SHUTDOWN",
     "ACL LIST",
     "MONITOR",
@@ -86,13 +85,11 @@ def test_rules_of_a_user_bound_it(redis: Client) -> None:
     assert "NOPERM" in redis("broker", "GET greeting", user="monitor")
 
 
-def test_instance_answers_on_declared_addresses_only(address: str) -> None:
-    """Catches a wildcard address: as seen from the controller, the cache declares the host's address and the broker does not."""
-    with socket.create_connection((address, PORTS["cache"]), timeout=5) as connection:
-        connection.sendall(b"PING\r\n")
-        assert b"NOAUTH" in connection.recv(200)
-    with pytest.raises(ConnectionRefusedError):
-        socket.create_connection((address, PORTS["broker"]), timeout=5)
+def test_instance_answers_on_declared_addresses_only(host: Any) -> None:
+    """Catches a wildcard address: the cache declares the host's own address, and the broker does not."""
+    address = host.check_output("hostname -I").split()[0]
+    assert "NOAUTH" in host.run(f"redis-cli -h {address} -p {PORTS['cache']} PING 2>&1").stdout
+    assert "Connection refused" in host.run(f"redis-cli -h {address} -p {PORTS['broker']} PING 2>&1").stdout
 
 
 def test_packaged_instance_has_never_run(host: Any) -> None:
