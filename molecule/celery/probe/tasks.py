@@ -1,0 +1,40 @@
+"""Tasks that leave marks on the disk: begun when they begin, done when they end, beat when the schedule says."""
+
+import os
+import time
+from pathlib import Path
+
+from celery import Celery
+
+if os.environ.get("BREAK"):
+    raise RuntimeError("broken on purpose")
+
+MARKS = Path("/srv/probe/shared")
+
+celery = Celery("probe", broker=os.environ["BROKER_URL"])
+celery.conf.update(
+    task_ignore_result=True,
+    task_default_queue="default",
+    task_routes={"tasks.maintain": {"queue": "maintenance"}},
+    # short, so that a killed worker's task is soon delivered again
+    broker_transport_options={"visibility_timeout": 15, "unacked_restore_interval": 1},
+    beat_schedule={"beat": {"task": "tasks.mark", "schedule": 2.0, "args": ("beat",)}},
+)
+
+
+@celery.task
+def mark(name: str) -> None:
+    with (MARKS / name).open("a") as marks:
+        marks.write(f"{os.getpid()}\n")
+
+
+@celery.task
+def nap(name: str, seconds: float) -> None:
+    mark(f"{name}.begun")
+    time.sleep(seconds)
+    mark(f"{name}.done")
+
+
+@celery.task
+def maintain(name: str) -> None:
+    mark(name)

@@ -1,0 +1,155 @@
+"""What Celery promises: tasks are done, and neither a kill, a restart nor a broken application loses one."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[4]
+DEFAULT, MAINTENANCE, BEAT = "probe-worker-default.service", "probe-worker-maintenance.service", "probe-beat.service"
+CELERY = "/srv/probe/current/venv/bin/celery --app tasks:celery"
+NAMES = (f"{os.getpid()}-{number}" for number in itertools.count())
+Eventually = Callable[..., Any]
+
+
+@pytest.fixture(autouse=True)
+def as_root(host: Any) -> Iterator[None]:
+    with host.sudo():
+        yield
+
+
+def in_unit(host: Any, command: str) -> str:
+    """Run a command as the application, with its environment."""
+    return str(host.check_output(f"systemd-run --wait --pipe --collect --quiet --unit=probe-test-{next(NAMES)} {command}"))
+
+
+def enqueue(host: Any, task: str, *arguments: object) -> None:
+    in_unit(host, f"{CELERY} call tasks.{task} --args='{json.dumps(arguments)}'")
+
+
+def marks(host: Any, name: str) -> list[str]:
+    return str(host.run(f"cat /srv/probe/shared/{name}").stdout).split()
+
+
+def main_process(host: Any, unit: str) -> str:
+    return str(host.check_output(f"systemctl show --property=MainPID --value {unit}"))
+
+
+def converge(host: Any, **variables: Any) -> subprocess.CompletedProcess[str]:
+    """Run the role on this host alone, with other variables."""
+    command = [
+        "ansible-playbook", "-i", os.environ["MOLECULE_INVENTORY_FILE"], str(ROOT / "molecule/resources/converge.yml"),
+        "--limit", host.ansible.get_variables()["inventory_hostname"], "-e", json.dumps(variables),
+    ]  # fmt: skip
+    environment = {**os.environ, "MOLECULE_SCENARIO_NAME": "celery"}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("task", ["mark", "maintain"])
+def test_tasks_of_each_queue_are_done(host: Any, eventually: Eventually, task: str) -> None:
+    """Catches a queue that no worker takes from."""
+    name = next(NAMES)
+    enqueue(host, task, name)
+    assert eventually(lambda: marks(host, name))
+
+
+@pytest.mark.parametrize("unit", [DEFAULT, MAINTENANCE])
+def test_sandbox(host: Any, unit: str) -> None:
+    """Catches workers that run as root, or in a sandbox with holes."""
+    assert host.check_output("ps -o user= -p %s", main_process(host, unit)).strip() == "probe"
+    score = host.check_output(f"systemd-analyze security --no-pager {unit} | tail -n 1")
+    assert float(score.split(": ")[1].split()[0]) <= 2.0, score
+
+
+def test_tasks_are_acknowledged_late(host: Any) -> None:
+    """Catches settings of the role that do not reach a worker, whatever the application says itself."""
+    settings = in_unit(host, f"{CELERY} inspect conf")
+    assert '"task_acks_late": true' in settings
+    assert '"task_reject_on_worker_lost": true' in settings
+
+
+def test_beat_runs_on_one_host(host: Any, eventually: Eventually) -> None:
+    """Catches a schedule that nobody keeps, or that two hosts keep."""
+    variables = host.ansible.get_variables()
+    wanted = variables["inventory_hostname"] == sorted(variables["groups"]["all"])[0]
+    assert host.service(BEAT).is_running == host.service(BEAT).is_enabled == wanted
+    assert host.file(f"/etc/systemd/system/{BEAT}").exists == wanted
+    if wanted:
+        before = len(marks(host, "beat"))
+        assert eventually(lambda: len(marks(host, "beat")) > before)
+
+
+def test_a_task_survives_the_kill_of_its_process(host: Any, eventually: Eventually) -> None:
+    """Catches a task that is lost with the child that ran it."""
+    name = next(NAMES)
+    enqueue(host, "nap", name, 4)
+    (process,) = eventually(lambda: marks(host, f"{name}.begun"))
+    host.check_output("kill -KILL %s", process)
+    assert eventually(lambda: marks(host, f"{name}.done"))
+    assert len(marks(host, f"{name}.begun")) == 2
+
+
+def test_a_task_survives_the_kill_of_its_worker(host: Any, eventually: Eventually) -> None:
+    """Catches a worker that stays down, or a task that is lost with it."""
+    name = next(NAMES)
+    enqueue(host, "nap", name, 4)
+    eventually(lambda: marks(host, f"{name}.begun"))
+    before = main_process(host, DEFAULT)
+    host.check_output(f"systemctl kill --signal=KILL {DEFAULT}")
+    assert eventually(lambda: main_process(host, DEFAULT) not in {before, "0"})
+    assert eventually(lambda: marks(host, f"{name}.done"), within=60)
+
+
+def test_a_stop_waits_for_running_tasks(host: Any, eventually: Eventually) -> None:
+    """Catches a restart that cuts off a task: it must be done once, by the process that began it."""
+    name = next(NAMES)
+    enqueue(host, "nap", name, 4)
+    eventually(lambda: marks(host, f"{name}.begun"))
+    host.check_output(f"systemctl restart {DEFAULT}")
+    assert marks(host, f"{name}.done") == marks(host, f"{name}.begun")
+    time.sleep(1)
+    assert len(marks(host, f"{name}.begun")) == 1
+
+
+def test_a_changed_release_is_run_by_the_next_run(host: Any) -> None:
+    """Catches a change, or a run killed before its restart, that leaves old workers running for good."""
+    before = main_process(host, DEFAULT)
+    host.check_output("touch --no-dereference /srv/probe/current")
+    result = converge(host)
+    assert result.returncode == 0, result.stdout
+    assert main_process(host, DEFAULT) != before
+    assert "changed=0" in converge(host).stdout
+
+
+def test_a_broken_application_replaces_nothing(host: Any) -> None:
+    """Catches a restart into tasks that do not load, and a failure that does not say why."""
+    before = main_process(host, DEFAULT)
+    host.check_output("cp -p /etc/probe/environment /root/environment && echo BREAK=1 >> /etc/probe/environment")
+    result = converge(host)
+    host.check_output("cp /root/environment /etc/probe/environment")
+    assert result.returncode != 0
+    assert "RuntimeError: broken on purpose" in result.stdout
+    assert main_process(host, DEFAULT) == before
+    assert converge(host).returncode == 0
+
+
+def test_a_worker_that_is_no_longer_wanted_goes(host: Any) -> None:
+    """Catches a worker that goes on taking tasks from a queue after it was taken out of the variables."""
+    more = [
+        {"name": "default", "queues": ["default"]},
+        {"name": "maintenance", "queues": ["maintenance"]},
+        {"name": "spare", "queues": ["spare"]},
+    ]
+    assert converge(host, celery_workers=more).returncode == 0
+    assert host.service("probe-worker-spare.service").is_running
+    assert converge(host).returncode == 0
+    assert not host.service("probe-worker-spare.service").is_running
+    assert not host.file("/etc/systemd/system/probe-worker-spare.service").exists

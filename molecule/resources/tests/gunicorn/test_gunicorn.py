@@ -1,0 +1,137 @@
+"""What gunicorn promises: who may ask it, and that neither a kill, a restart nor a broken application loses requests."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[4]
+UNIT, SOCKET = "probe-web.service", "/run/probe/web.sock"
+ASK = f"curl --silent --show-error --fail --max-time 20 --unix-socket {SOCKET} http://localhost"
+Eventually = Callable[..., Any]
+
+
+@pytest.fixture(autouse=True)
+def as_root(host: Any) -> Iterator[None]:
+    with host.sudo():
+        yield
+
+
+def health(host: Any) -> dict[str, Any]:
+    answer: dict[str, Any] = json.loads(host.check_output(f"runuser -u www-data -- {ASK}/healthz"))
+    return answer
+
+
+def main_process(host: Any) -> str:
+    return str(host.check_output(f"systemctl show --property=MainPID --value {UNIT}"))
+
+
+def converge(host: Any, **variables: Any) -> subprocess.CompletedProcess[str]:
+    """Run the role on this host alone, with other variables."""
+    command = [
+        "ansible-playbook", "-i", os.environ["MOLECULE_INVENTORY_FILE"], str(ROOT / "molecule/resources/converge.yml"),
+        "--limit", host.ansible.get_variables()["inventory_hostname"], "-e", json.dumps(variables),
+    ]  # fmt: skip
+    environment = {**os.environ, "MOLECULE_SCENARIO_NAME": "gunicorn"}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+def set_environment(host: Any, line: str) -> None:
+    host.check_output("echo %s > /etc/probe/environment", line)
+
+
+def test_only_the_web_server_may_ask(host: Any) -> None:
+    """Catches a socket that any user of the host can speak to, past nginx."""
+    assert health(host)["greeting"] == "hello"
+    assert host.run(f"runuser -u nobody -- {ASK}/healthz").rc != 0
+    assert host.run("runuser -u nobody -- curl --silent --fail http://127.0.0.1:8000/healthz").rc == 0
+
+
+def test_runs_as_the_application(host: Any) -> None:
+    """Catches workers that run as root, or in a sandbox with holes."""
+    assert host.check_output("ps -o user= -p %s", main_process(host)).strip() == "probe"
+    score = host.check_output(f"systemd-analyze security --no-pager {UNIT} | tail -n 1")
+    assert float(score.split(": ")[1].split()[0]) <= 2.0, score
+
+
+def test_heartbeats_are_in_memory(host: Any) -> None:
+    """Catches workers that a stalling disk would have killed."""
+    assert host.check_output("findmnt --noheadings --output FSTYPE --target /run/probe/web") == "tmpfs"
+
+
+def test_comes_back_after_a_kill(host: Any, eventually: Eventually) -> None:
+    """Catches a unit that stays down, or children that keep the socket, after its master is killed."""
+    before = main_process(host)
+    host.check_output("kill -KILL %s", before)
+    assert eventually(lambda: main_process(host) not in {before, "0"} and health(host))
+
+
+def test_a_worker_comes_back_after_a_kill(host: Any, eventually: Eventually) -> None:
+    """Catches a master that does not replace its workers, or dies with one."""
+    master, worker = main_process(host), health(host)["process"]
+    host.check_output("kill -KILL %s", str(worker))
+    assert eventually(lambda: health(host)["process"] != worker)
+    assert main_process(host) == master
+
+
+def test_restarts_lose_no_request(host: Any) -> None:
+    """Catches a socket that closes with the service: new connections must wait until the application is back."""
+    script = f"""
+        (for i in 1 2 3; do sleep 1; systemctl restart {UNIT}; done; touch /run/restarted) &
+        rm -f /run/restarted; asked=0; lost=0
+        while [ ! -e /run/restarted ]; do asked=$((asked + 1)); {ASK}/healthz > /dev/null || lost=$((lost + 1)); done
+        echo $asked $lost"""
+    asked, lost = map(int, host.check_output(script).split())
+    assert asked > 20
+    assert lost == 0, f"{lost} of {asked} requests"
+
+
+def test_a_stop_waits_for_running_requests(host: Any) -> None:
+    """Catches a restart that cuts off requests that are being answered."""
+    result = host.run(f"{ASK}/nap?seconds=3 & asked=$!; sleep 1; systemctl restart {UNIT}; wait $asked")
+    assert result.rc == 0, result.stderr
+
+
+def test_access_log_is_json(host: Any, eventually: Eventually) -> None:
+    """Catches an access log that no program can read, or that lost the request's id."""
+    host.check_output(f"{ASK}/healthz --header 'X-Request-ID: find-me'")
+    line = eventually(lambda: host.run(f"journalctl -u {UNIT} -o cat --since -1min | grep find-me").stdout)
+    assert json.loads(line)["path"] == "/healthz"
+
+
+def test_a_changed_environment_is_read_by_the_next_run(host: Any) -> None:
+    """Catches a change, or a run killed before its restart, that leaves the old process running for good."""
+    before = main_process(host)
+    set_environment(host, "GREETING=welcome")
+    result = converge(host)
+    assert result.returncode == 0, result.stdout
+    assert health(host)["greeting"] == "welcome"
+    assert main_process(host) != before
+    assert "changed=0" in converge(host).stdout
+
+
+def test_a_broken_application_replaces_nothing(host: Any) -> None:
+    """Catches a restart into an application that does not load, and a failure that does not say why."""
+    before = main_process(host)
+    set_environment(host, "BREAK=1")
+    result = converge(host)
+    set_environment(host, "GREETING=hello")
+    assert result.returncode != 0
+    assert "RuntimeError: broken on purpose" in result.stdout
+    assert main_process(host) == before
+    assert converge(host).returncode == 0
+
+
+def test_a_missing_gunicorn_is_named(host: Any) -> None:
+    """Catches a failure that leaves the reader guessing when the requirements do not list gunicorn."""
+    host.check_output("mv /srv/probe/current/venv/bin/gunicorn /srv/probe/gunicorn; touch -h /srv/probe/current")
+    result = converge(host)
+    host.check_output("mv /srv/probe/gunicorn /srv/probe/current/venv/bin/gunicorn")
+    assert "add gunicorn to the application's requirements" in result.stdout
+    assert converge(host).returncode == 0
