@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,12 @@ def deploy(source: Path, **variables: str) -> subprocess.CompletedProcess[str]:
         ["ansible-playbook", "-i", os.environ["MOLECULE_INVENTORY_FILE"], str(ROOT / "molecule/resources/converge.yml"), *extra],
         cwd=ROOT, env={**os.environ, "MOLECULE_SCENARIO_NAME": "app"}, capture_output=True, text=True, check=False,
     )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def as_root(host: Any) -> Iterator[None]:
+    with host.sudo():
+        yield
 
 
 @pytest.fixture(scope="session")
