@@ -77,8 +77,7 @@ def test_journal_is_bounded(host: Any) -> None:
 
 def test_unsupported_release_is_refused(host: Any) -> None:
     """Catches a run that sets off on a release nobody tested."""
-    older = "sed -E 's/1[23]/11/g' /etc/os-release > /tmp/os-release"
-    host.run_expect([0], f"{older} && sudo mount --bind /tmp/os-release /etc/os-release")
+    host.run_expect([0], "echo 11.9 > /tmp/older && sudo mount --bind /tmp/older /etc/debian_version")
     try:
         result = subprocess.run(
             [
@@ -96,7 +95,7 @@ def test_unsupported_release_is_refused(host: Any) -> None:
             timeout=240,
         )
     finally:
-        host.run_expect([0], "sudo umount /etc/os-release")
+        host.run_expect([0], "sudo umount /etc/debian_version")
     assert result.returncode != 0
     assert "base_accept_unsupported_release" in result.stdout
 
