@@ -20,7 +20,6 @@ DENIED = [
     "SHUTDOWN",
     "ACL LIST",
     "MONITOR",
-    "EVAL 'return 1' 0",
     "REPLICAOF h 1",
 ]
 
