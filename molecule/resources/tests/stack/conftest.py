@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-SITE = "app.groundcrew.test"
+SITE = "localhost"
 
 
 @dataclass(frozen=True)
