@@ -16,8 +16,8 @@ celery.conf.update(
     task_ignore_result=True,
     task_default_queue="default",
     task_routes={"tasks.maintain": {"queue": "maintenance"}},
-    # short, so that a killed worker's task is soon delivered again
-    broker_transport_options={"visibility_timeout": 15, "unacked_restore_interval": 1},
+    # short, so that a killed worker's task is soon delivered again; kombu's defaults look for such tasks every 100 s
+    broker_transport_options={"visibility_timeout": 15, "unacked_restore_interval": 2, "unacked_restore_throttle": 1},
     beat_schedule={"beat": {"task": "tasks.mark", "schedule": 2.0, "args": ("beat",)}},
 )
 
