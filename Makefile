@@ -45,9 +45,6 @@ docs: toolchain  ## Write the variables' tables of the roles' READMEs from their
 secrets: toolchain  ## Fresh secrets for an environment: make secrets ENV=staging
 	@$(run) tools.secrets $(ENV)
 
-bench: toolchain  ## Measure a fresh and a no-change run against a shell script
-	@$(run) tools.bench
-
 lock: toolchain  ## Lock the toolchain's and the application's dependencies anew
 	@$(run) tools.lock
 
@@ -57,6 +54,6 @@ toolchain:
 app-toolchain:
 	@sh tools/venv.sh .venv-app app/requirements-dev.lock app
 
-.PHONY: help up down ssh test check lint test-unit test-app molecule fmt docs secrets bench lock toolchain app-toolchain
+.PHONY: help up down ssh test check lint test-unit test-app molecule fmt docs secrets lock toolchain app-toolchain
 # One after the other, whatever -j says: `make test` is to fail early
 .NOTPARALLEL:
