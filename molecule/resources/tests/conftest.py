@@ -51,6 +51,6 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     report = yield
     host = getattr(item, "funcargs", {}).get("host")
     if report.when == "call" and report.failed and host is not None:
-        journal = host.run("journalctl --no-pager -p notice -n 40; systemctl --failed --no-pager").stdout
+        journal = host.run("journalctl --no-pager -p warning -n 40; systemctl --failed --no-pager").stdout
         report.sections.append(("journal of the host", journal))
     return report

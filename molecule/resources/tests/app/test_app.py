@@ -23,8 +23,12 @@ def in_unit(host: Any, script: str, app: str = "textreport") -> Any:
     return host.run("systemd-run --wait --pipe --collect --quiet --unit=%s-probe %s -c %s", app, python, script)
 
 
-def deploy(source: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Deploy the plain application to all hosts of the scenario, by variables alone."""
+def name_of(host: Any) -> str:
+    return str(host.ansible.get_variables()["inventory_hostname"])
+
+
+def deploy(host: Any, source: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Deploy the plain application to the host, by variables alone."""
     given = {
         "app_name": "hello", "app_source": str(source), "app_wsgi_target": "app:app", "app_static_folder": "static",
         "app_keep_releases": "2", "app_migrate_command": "", **variables,
@@ -35,7 +39,8 @@ def deploy(source: Path, **variables: str) -> subprocess.CompletedProcess[str]:
         for part in ("-e", f'{{"{name}": {value if value.isdigit() else repr(value).replace(chr(39), chr(34))}}}')
     ]
     return subprocess.run(
-        ["ansible-playbook", "-i", os.environ["MOLECULE_INVENTORY_FILE"], str(ROOT / "molecule/resources/converge.yml"), *extra],
+        ["ansible-playbook", "-i", os.environ["MOLECULE_INVENTORY_FILE"], str(ROOT / "molecule/resources/converge.yml"),
+         "--limit", name_of(host), *extra],
         cwd=ROOT, env={**os.environ, "MOLECULE_SCENARIO_NAME": "app"}, capture_output=True, text=True, check=False,
     )  # fmt: skip
 
@@ -46,28 +51,29 @@ def as_root(host: Any) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+# Each host goes through a history of its own
+@pytest.fixture(scope="module")
+def source(host: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(shutil.copytree(ROOT / "molecule/app/hello", tmp_path_factory.mktemp("source") / "hello"))
 
 
-@pytest.fixture(scope="session")
-def first(source: Path) -> subprocess.CompletedProcess[str]:
-    return deploy(source)
+@pytest.fixture(scope="module")
+def first(host: Any, source: Path) -> subprocess.CompletedProcess[str]:
+    return deploy(host, source)
 
 
-@pytest.fixture(scope="session")
-def second(source: Path, first: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:
+@pytest.fixture(scope="module")
+def second(host: Any, source: Path, first: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:
     app = source / "app.py"
     app.write_text(app.read_text().replace('"hello"', '"welcome"'))
-    return deploy(source)
+    return deploy(host, source)
 
 
-@pytest.fixture(scope="session")
-def broken(source: Path, second: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:
+@pytest.fixture(scope="module")
+def broken(host: Any, source: Path, second: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:
     app = source / "app.py"
     app.write_text(app.read_text().replace('"welcome"', '"third"'))
-    return deploy(source, app_migrate_command="echo this migration is broken; exit 3")
+    return deploy(host, source, app_migrate_command="echo this migration is broken; exit 3")
 
 
 def greeting(host: Any) -> str:
@@ -133,8 +139,7 @@ def test_migration_ran_once_for_all_hosts(host: Any) -> None:
     """Catches a migration on every host, or as another user than the application's."""
     hosts = sorted(host.backend.get_hosts("all", ansible_inventory=os.environ["MOLECULE_INVENTORY_FILE"]))
     file = host.file(f"{HOME}/shared/migrated")
-    name = host.ansible.get_variables()["inventory_hostname"]
-    assert (file.content_string.split() if file.exists else []) == (["textreport"] if name == hosts[0] else [])
+    assert (file.content_string.split() if file.exists else []) == (["textreport"] if name_of(host) == hosts[0] else [])
 
 
 def test_static_files_stand_with_compressed_copies(host: Any) -> None:
@@ -175,16 +180,16 @@ def test_half_made_install_is_healed(host: Any, source: Path, broken: subprocess
     assert host.run("ls -A /srv/hello/releases | wc -l").stdout.strip() == "2"
 
 
-@pytest.fixture(scope="session")
-def healed(source: Path, broken: subprocess.CompletedProcess[str]) -> list[Any]:
-    """What an interrupted install leaves, on all hosts, and then the run after it."""
+@pytest.fixture(scope="module")
+def healed(host: Any, source: Path, broken: subprocess.CompletedProcess[str]) -> list[Any]:
+    """What an interrupted install leaves, and then the run after it."""
     half = (
         "cd /srv/hello/releases && new=$(ls -t | head -1) && mv $new .$new.part && rm -r .$new.part/venv/bin .$new.part/src/app.py"
         " && mkdir -p .$new.part/venv/bin && touch .$new.part/venv/bin/python"
     )
     left = subprocess.run(
-        ["ansible", "all", "-b", "-i", os.environ["MOLECULE_INVENTORY_FILE"], "-m", "ansible.builtin.shell", "-a", half],
+        ["ansible", name_of(host), "-b", "-i", os.environ["MOLECULE_INVENTORY_FILE"], "-m", "ansible.builtin.shell", "-a", half],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert left.returncode == 0, left.stdout
-    return [deploy(source, app_migrate_command="true")]
+    return [deploy(host, source, app_migrate_command="true")]
