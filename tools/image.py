@@ -190,6 +190,16 @@ def ensure(client: docker.DockerClient, release: str, *, fresh: bool = False) ->
     return f"{name}, built over {base}"
 
 
+def ensure_helper(client: docker.DockerClient, name: str) -> str:
+    """Make an image that the tests use, built from images/NAME over the newest release's base, be there; returns its tag."""
+    tag, context, release = f"groundcrew-{name}:latest", ROOT / "images" / name, RELEASES[0]
+    content = content_hash(context, release)
+    with build_lock(tag):
+        if not local_image(client, tag, content):
+            build(client, context, tag, content, {"BASE": ensure_base(client, release)})
+    return tag
+
+
 def remove_all(client: docker.DockerClient) -> list[str]:
     """Remove the images that these tools made or pulled and that no container uses; returns their names."""
     names = [tag for image in client.images.list(filters={"label": IMAGE_LABEL}) for tag in image.tags]

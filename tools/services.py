@@ -17,21 +17,11 @@ import docker
 from docker.models.containers import Container
 
 from tools import engine, host, image, runs
-from tools.console import ROOT, Problem, duration, run_command, say
+from tools.console import Problem, duration, run_command, say
 
-IMAGE = "groundcrew-services:latest"
-CONTEXT = ROOT / "images" / "services"
 USER = "textreport"
 READY = "redis-cli -p 6380 ping >/dev/null 2>&1 && pg_isready -q -h 127.0.0.1"
 READY_SECONDS = 60
-
-
-def ensure_image(client: docker.DockerClient) -> None:
-    release = image.RELEASES[0]
-    content = image.content_hash(CONTEXT, release)
-    with image.build_lock(IMAGE):
-        if not image.local_image(client, IMAGE, content):
-            image.build(client, CONTEXT, IMAGE, content, {"BASE": image.ensure_base(client, release)})
 
 
 def addresses(container: Container, password: str) -> dict[str, str]:
@@ -61,7 +51,7 @@ def running(client: docker.DockerClient) -> Iterator[dict[str, str]]:
     """The services, for as long as the block runs."""
     password = secrets.token_urlsafe(16)
     container = client.containers.create(
-        IMAGE,
+        image.ensure_helper(client, "services"),
         name=f"groundcrew-services-{os.getpid()}",
         labels=runs.labels(),
         environment={"SERVICES_USER": USER, "SERVICES_PASSWORD": password},
@@ -88,7 +78,6 @@ def run(command: Sequence[str]) -> int:
     client = engine.connect()
     runs.remove_stale(client)
     begin = time.monotonic()
-    ensure_image(client)
     with running(client) as environment:
         say(f"PostgreSQL and Redis are ready ({duration(time.monotonic() - begin)})")
         process = subprocess.Popen(command, env={**os.environ, **environment})
