@@ -45,12 +45,20 @@ def address(host: Any) -> str:
     return str(host.ansible.get_variables()["ansible_host"])
 
 
+@pytest.fixture
+def as_root(host: Any) -> Generator[None]:
+    """Let the test's commands run as root; the login user is an ordinary one."""
+    with host.sudo():
+        yield
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Add what the host's journal said last to the report of a failed test."""
     report = yield
     host = getattr(item, "funcargs", {}).get("host")
     if report.when == "call" and report.failed and host is not None:
-        journal = host.run("journalctl --no-pager -p warning -n 40; systemctl --failed --no-pager").stdout
+        with host.sudo():
+            journal = host.run("journalctl --no-pager -p warning -n 40; systemctl --failed --no-pager").stdout
         report.sections.append(("journal of the host", journal))
     return report

@@ -6,11 +6,12 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+pytestmark = pytest.mark.usefixtures("as_root")
 
 ROOT = Path(__file__).parents[4]
 HOME = "/srv/textreport"
@@ -43,12 +44,6 @@ def deploy(host: Any, source: Path, **variables: str) -> subprocess.CompletedPro
          "--limit", name_of(host), *extra],
         cwd=ROOT, env={**os.environ, "MOLECULE_SCENARIO_NAME": "app"}, capture_output=True, text=True, check=False,
     )  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def as_root(host: Any) -> Iterator[None]:
-    with host.sudo():
-        yield
 
 
 # Each host goes through a history of its own
