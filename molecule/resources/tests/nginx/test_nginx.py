@@ -62,7 +62,7 @@ class Client(http.client.HTTPConnection):
 
 
 def get(address: str, path: str, name: str = SITE, **headers: str) -> Answer:
-    return Client(address, name).ask("GET", path, **headers)
+    return Client(address, name).ask("GET", path, None, **headers)
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
