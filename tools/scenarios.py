@@ -144,7 +144,21 @@ def end(process: subprocess.Popen[bytes]) -> None:
 def shortened(lines: list[str], log: Path) -> str:
     if len(lines) > 200:
         lines = [*lines[:120], f"... {len(lines) - 180} lines left out: {log}", *lines[-60:]]
-    return "\n".join(lines)
+    return "\n".join(line if len(line) <= 300 else f"{line[:300]} ..." for line in lines)
+
+
+def culprits(result: Result) -> list[str]:
+    """A line for each failed test, else for each failed task: what to read when nothing else is kept of a run."""
+    lines = result.output.splitlines()
+    if failed := [line for line in lines if re.match(r"(FAILED|ERROR) \S+::", line)]:
+        return [line[:300] for line in failed]
+    found, task = [], ""
+    for line in lines:
+        if line.startswith("TASK ["):
+            task = line.rstrip("* ")
+        elif line.startswith(("fatal: [", "failed: [")):
+            found.append(f"{task} {line}"[:300])
+    return found or lines[-1:]
 
 
 def failure_report(result: Result) -> str:
@@ -224,6 +238,9 @@ def main() -> int:
     results = run_all(names)
     counts = [result.tests() for result in results]
     failed = [result.name for result in results if result.code]
+    for result in results:
+        for line in culprits(result) if result.code else []:
+            say(f"{result.name}: {line}")
     say(f"Molecule: {len(results)} scenarios in {duration(time.monotonic() - begin)}; failed: {', '.join(failed) or 'none'}")
     say(f"{sum(count[0] for count in counts)} passed, {sum(count[1] for count in counts)} failed")
     return 1 if failed else 0

@@ -76,6 +76,18 @@ def test_anything_else_shows_the_end_of_the_log(tmp_path: Path) -> None:
     assert scenarios.failure_report(result(tmp_path, text, 1)).splitlines() == [f"line {number}" for number in range(40, 100)]
 
 
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (FAILED, "FAILED test_nginx.py::test_redirect[debian13]"),
+        (TASK, "TASK [configure | Write the sites] fatal: [debian13]: FAILED! =>"),
+        ("no such scenario\n", "no such scenario"),
+    ],
+)
+def test_the_last_lines_name_what_failed(tmp_path: Path, text: str, line: str) -> None:
+    assert scenarios.culprits(result(tmp_path, text, 1)) == [line]
+
+
 def test_the_longest_scenario_starts_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scenarios, "TIMES", tmp_path / "times.json")
     assert scenarios.longest_first(["base", "default", "tls"]) == ["default", "base", "tls"]
