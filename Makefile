@@ -36,6 +36,9 @@ test-app: toolchain app-toolchain  ## Tests of the sample application, with real
 molecule: toolchain  ## Molecule scenarios side by side, or one: make molecule ROLE=nginx
 	@$(run) tools.scenarios $(ROLE)
 
+bench: toolchain  ## Measure site.yml against a plain shell script: make bench ROUNDS=3
+	@$(run) tools.bench $(ROUNDS)
+
 fmt: toolchain  ## Format the Python code
 	@ruff format -q . && ruff check -q --fix .
 
@@ -54,6 +57,6 @@ toolchain:
 app-toolchain:
 	@sh tools/venv.sh .venv-app app/requirements-dev.lock app
 
-.PHONY: help up down ssh test check lint test-unit test-app molecule fmt docs secrets lock toolchain app-toolchain
+.PHONY: help up down ssh test check lint test-unit test-app molecule bench fmt docs secrets lock toolchain app-toolchain
 # One after the other, whatever -j says: `make test` is to fail early
 .NOTPARALLEL:
