@@ -1,8 +1,10 @@
-"""The example inventories are complete, and nobody goes live with their published secrets."""
+"""The example inventories are complete, hold no other hosts than they show, and nobody goes live with their published secrets."""
 
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +21,7 @@ def preflight(environment: str, **variables: object) -> subprocess.CompletedProc
     return subprocess.run(
         [
             *(str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(inventory), "playbooks/preflight.yml"),
-            *("--vault-password-file", str(inventory / "example-vault-password")),
+            *("--vault-password-file", str(inventory / "example-vault-password.txt")),
             *("-e", json.dumps(LOCAL | variables)),
         ],
         cwd=ROOT,
@@ -28,6 +30,37 @@ def preflight(environment: str, **variables: object) -> subprocess.CompletedProc
         timeout=120,
         check=False,
     )
+
+
+def inventory_of(inventory: Path) -> subprocess.CompletedProcess[str]:
+    """Read an inventory with nothing but the repository's ansible.cfg."""
+    command = [str(Path(sys.executable).parent / "ansible-inventory"), "-i", str(inventory), "--graph"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize(
+    ("environment", "hosts"),
+    [
+        ("local", {"local"}),
+        ("staging", {"staging1"}),
+        ("production", {"web1", "app1", "app2", "worker1", "db1", "cache1"}),
+    ],
+)
+def test_hosts_are_those_of_hosts_yml(environment: str, hosts: set[str]) -> None:
+    """Catches another file of an environment's folder that Ansible reads as hosts, such as a password."""
+    done = inventory_of(ROOT / "inventories" / environment)
+    assert done.returncode == 0, done.stderr
+    assert set(re.findall(r"--([^@:\s]+)$", done.stdout, re.MULTILINE)) == hosts
+
+
+def test_a_password_beside_the_hosts_becomes_no_host(tmp_path: Path) -> None:
+    """Catches an operator's own password that Ansible takes for a host, and shows to everybody who lists them."""
+    shutil.copy(ROOT / "inventories/staging/hosts.yml", tmp_path)
+    (tmp_path / "vault-password").write_text("a-password-of-ones-own\n")
+    done = inventory_of(tmp_path)
+    assert done.returncode != 0
+    assert f"{tmp_path}/vault-password" in done.stderr
+    assert "a-password-of-ones-own" not in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("environment", ["staging", "production"])

@@ -24,7 +24,7 @@ NO_SPELL_CHECK = ("test_bad_input.py", "test_role_variables.py")
 # False alarms that somebody has looked at; more of them: detect-secrets scan --baseline .secrets.baseline
 BASELINE = ROOT / ".secrets.baseline"
 # Encrypted or made of hashes: a search for high entropy finds nothing else there
-NO_SECRETS_SCAN = (".lock", "vault.yml", "example-vault-password", ".secrets.baseline")
+NO_SECRETS_SCAN = (".lock", "vault.yml", "example-vault-password.txt", ".secrets.baseline")
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def relative(paths: list[Path]) -> list[str]:
 def syntax_checks() -> Iterator[Linter]:
     """site.yml read with each inventory, and each vault opened with its published password."""
     for hosts in sorted(ROOT.glob("inventories/*/hosts.yml")):
-        password = hosts.parent / "example-vault-password"
+        password = hosts.parent / "example-vault-password.txt"
         vault = ["--vault-password-file", str(password)] if password.exists() else []
         yield Linter(
             f"syntax ({hosts.parent.name})",

@@ -25,7 +25,7 @@ def vault_file(environment: str) -> Path:
 
 
 def example_password(environment: str) -> Path:
-    return INVENTORIES / environment / "example-vault-password"
+    return INVENTORIES / environment / "example-vault-password.txt"
 
 
 def environments() -> list[str]:
