@@ -144,6 +144,13 @@ def prune(folder: Path, keep: int) -> None:
 
 def build(given: dict[str, Any], check: bool) -> dict[str, Any]:
     cache = Path(os.path.expanduser(given["cache"] or default_cache())).absolute()
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # hosts of one play ask at the same time: one fetches and builds, the others find it done
+        return build_alone(given, check, cache)
+
+
+def build_alone(given: dict[str, Any], check: bool, cache: Path) -> dict[str, Any]:
     target = Target(given["python"], given["architecture"], given["glibc"])
     folder, commit = fetch(given["source"], given["ref"], cache)
     if not folder.is_dir():
@@ -167,10 +174,7 @@ def build(given: dict[str, Any], check: bool) -> dict[str, Any]:
     if check:
         return result
     path.parent.mkdir(parents=True, exist_ok=True)
-    with (cache / "lock").open("w") as lock, tempfile.TemporaryDirectory() as temporary:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # hosts of one play ask at the same time: one builds, the others find it done
-        if path.exists():
-            return result
+    with tempfile.TemporaryDirectory() as temporary:
         fetched, hashed = download(folder, requirements, target, cache, release)
         if not hashed:
             result["warnings"].append(

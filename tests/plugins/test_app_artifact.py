@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import multiprocessing
 import os
 import tarfile
 from pathlib import Path
@@ -92,6 +93,14 @@ def test_a_git_folder_a_ref_and_its_url_give_one_id(source: Path, tmp_path: Path
     }
     with pytest.raises(app_source.BuildError, match="no branch, tag or commit"):
         build(source, tmp_path, ref="nowhere")
+
+
+def test_hosts_that_ask_at_the_same_time_share_one_clone(source: Path, tmp_path: Path, downloads: list[str]) -> None:
+    app_source.run(["sh", "-c", "git init -q . && git add . && git -c user.name=x -c user.email=x@example.com commit -qm x"], cwd=source)
+    with multiprocessing.get_context("fork").Pool(4) as hosts:
+        built = hosts.starmap(build, [(f"file://{source}", tmp_path)] * 4, chunksize=1)
+    assert [host["changed"] for host in built].count(True) == 1
+    assert len({host["archive"] for host in built}) == 1
 
 
 def test_a_link_out_of_the_source_is_refused(source: Path) -> None:
