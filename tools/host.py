@@ -77,12 +77,11 @@ def start(
     *,
     labels: dict[str, str],
     ports: dict[int, int] | None = None,
-    image_name: str = "",
 ) -> Container:
     """Start a host; `ports` maps ports of the host to ports on 127.0.0.1 of this machine (0: any)."""
     chosen = options(release, cgroup_version(client))
     return client.containers.run(
-        image_name or chosen["image"],
+        chosen["image"],
         chosen["command"],
         detach=True,
         name=name,

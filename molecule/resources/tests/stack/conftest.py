@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import testinfra
 
 SITE = "localhost"
 
@@ -78,3 +79,10 @@ def generated() -> Path:
 def site(address: str, generated: Path) -> Site:
     """Return the site on the host under test."""
     return Site(address, generated / "ca" / "ca.pem")
+
+
+@pytest.fixture(scope="module")
+def web(request: pytest.FixtureRequest, generated: Path) -> Site:
+    """Return the site on the environment's only web server, whichever host is under test."""
+    (host,) = testinfra.get_hosts(["web"], connection="ansible", ansible_inventory=request.config.option.ansible_inventory)
+    return Site(str(host.ansible.get_variables()["ansible_host"]), generated / "ca" / "ca.pem")

@@ -1,0 +1,35 @@
+"""What runs that were killed have left is whole after the run that came through."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.usefixtures("as_root")
+
+
+def test_report_end_to_end(site: Any, eventually: Any) -> None:
+    """Catches a service that was configured in a killed run, and never started or restarted by the next."""
+    location = site.request("POST", "/api/reports", {"text": "Healed, all of it."}).headers["Location"]
+    assert eventually(lambda: site.finished(location))
+
+
+def test_nothing_is_half_done(host: Any) -> None:
+    """Catches packages, releases and units that a killed run left in the middle."""
+    assert host.check_output("systemctl --failed --plain --no-legend") == ""
+    assert host.check_output("dpkg --audit") == ""
+    assert host.run("test -e /usr/sbin/policy-rc.d").rc != 0
+    assert host.check_output("find /srv/textreport/releases -mindepth 1 -maxdepth 1 -name '.*'") == ""
+
+
+def test_what_runs_is_what_is_configured(host: Any) -> None:
+    """Catches a reload or a restart that was lost with the run that owed it."""
+    for unit in ("textreport-web", "textreport-worker-default", "textreport-beat", "nginx", "redis-server@broker", "postgresql@17-main"):
+        assert host.check_output(f"systemctl show -P NeedDaemonReload {unit}") == "no"
+    assert host.check_output("sudo -u postgres psql -XAtc 'SELECT count(*) FROM pg_settings WHERE pending_restart'") == "0"
+    assert host.check_output("sudo -u postgres psql -XAtc 'SELECT count(*) FROM pg_hba_file_rules WHERE error IS NOT NULL'") == "0"
+    assert "policy drop" in host.check_output("nft list ruleset")
+    assert host.check_output("groundcrew-firewall status") == "current"
+    (limit,) = host.check_output("sed -n 's/^DefaultLimitNOFILE=.*://p' /etc/systemd/system.conf.d/groundcrew.conf").split()
+    assert host.check_output("systemctl show -P DefaultLimitNOFILE") == limit

@@ -1,0 +1,119 @@
+"""Tiers on separate hosts: who reaches whom, and what crosses from one to the other."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import testinfra
+
+# What each tier may reach of the others, beside SSH, which administrators reach from anywhere
+OPENINGS = {
+    "web1": {"app1": [80, 443], "app2": [80, 443], "worker1": [80, 443], "db1": [80, 443], "cache1": [80, 443]},
+    "app1": {"web1": [8000]},
+    "app2": {"web1": [8000]},
+    "worker1": {},
+    "db1": {"app1": [5432], "app2": [5432], "worker1": [5432]},
+    "cache1": {"app1": [6379, 6380], "app2": [6379, 6380], "worker1": [6379, 6380]},
+}
+PORTS = [22, 80, 443, 5432, 6379, 6380, 8000]
+SCAN = """
+import concurrent.futures, json, socket, sys
+def open_port(place):
+    try:
+        socket.create_connection(place, timeout=2).close()
+        return True
+    except OSError:
+        return False
+places = [(address, port) for address in sys.argv[2:] for port in json.loads(sys.argv[1])]
+with concurrent.futures.ThreadPoolExecutor(200) as pool:
+    print(json.dumps([place for place, found in zip(places, pool.map(open_port, places)) if found]))
+"""
+
+
+@pytest.fixture(scope="module")
+def fleet(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Return every host of the scenario by its name."""
+    backends = testinfra.get_hosts(["all"], connection="ansible", ansible_inventory=request.config.option.ansible_inventory)
+    return {str(one.ansible.get_variables()["inventory_hostname"]): one for one in backends}
+
+
+@pytest.fixture(scope="module")
+def addresses(fleet: dict[str, Any]) -> dict[str, str]:
+    """Return each host's address in the environment's network."""
+    return {name: str(one.ansible.get_variables()["ansible_host"]) for name, one in fleet.items()}
+
+
+@pytest.mark.parametrize("source", OPENINGS)
+def test_a_host_reaches_what_its_tier_needs_and_nothing_else(fleet: dict[str, Any], addresses: dict[str, str], source: str) -> None:
+    """Catches a port that is open to the wrong tier, and one that is closed to the right one."""
+    others = [name for name in OPENINGS if name != source]
+    wanted = sorted([name, port] for name in others for port in [22, *OPENINGS[name].get(source, [])])
+    scan = f"python3 -c '{SCAN}' '{json.dumps(PORTS)}' {' '.join(addresses[name] for name in others)}"
+    names = {address: name for name, address in addresses.items()}
+    found = sorted([names[address], port] for address, port in json.loads(fleet[source].check_output(scan)))
+    assert found == wanted
+
+
+def test_report_crosses_all_tiers(fleet: dict[str, Any], web: Any, eventually: Any) -> None:
+    """Catches an address, a password or a name that is only right where everything is on one host."""
+    location = web.request("POST", "/api/reports", {"text": "From tier to tier."}).headers["Location"]
+    assert eventually(lambda: web.finished(location))
+    assert web.get(location).json()["result"]["words"] == 4
+
+
+def test_application_hosts_share_the_requests(fleet: dict[str, Any], web: Any) -> None:
+    """Catches an application host that never gets a request."""
+
+    def asked(name: str) -> int:
+        with fleet[name].sudo():
+            return len(fleet[name].check_output("journalctl --no-pager -o cat -u textreport-web | grep -c /version || true"))
+
+    for _ in range(20):
+        assert web.get("/version").status == 200
+    for name in ("app1", "app2"):
+        with fleet[name].sudo():
+            assert "/version" in fleet[name].check_output("journalctl --no-pager -o cat -u textreport-web"), name
+
+
+def test_one_beat_for_all_workers(fleet: dict[str, Any]) -> None:
+    """Catches two schedulers, which would run every periodic task twice, and none."""
+    states = {name: fleet[name].run("systemctl is-active textreport-beat.service").stdout.strip() for name in ("app2", "worker1")}
+    assert sorted(states.values()) == ["active", "inactive"], states
+
+
+def test_workers_run_what_their_release_of_debian_needs(fleet: dict[str, Any]) -> None:
+    """Catches wheels of another Python on a host of the older release."""
+    pythons = {name: fleet[name].check_output("/srv/textreport/current/venv/bin/python -V") for name in ("app1", "worker1")}
+    assert pythons["app1"].startswith("Python 3.13.")
+    assert pythons["worker1"].startswith("Python 3.11.")
+    releases = {fleet[name].check_output("basename $(readlink /srv/textreport/current)") for name in ("app1", "app2", "worker1")}
+    assert len(releases) == 1
+
+
+def test_passwords_are_asked_for_across_the_network(fleet: dict[str, Any], addresses: dict[str, str]) -> None:
+    """Catches a tier network that is trusted: a service that lets in whoever reaches it."""
+    ask = (
+        "import socket, sys\n"
+        "s = socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=5)\n"
+        's.sendall(sys.argv[3].encode() + b"\\r\\n")\n'
+        "print(s.recv(200).decode())"
+    )
+    for port in (6379, 6380):
+        said = fleet["app1"].check_output(f"python3 -c '{ask}' {addresses['cache1']} {port} PING")
+        assert said.startswith("-NOAUTH"), said
+        said = fleet["app1"].check_output(f"python3 -c '{ask}' {addresses['cache1']} {port} 'AUTH textreport wrong-password'")
+        assert said.startswith("-WRONGPASS"), said
+    wrong = (
+        "import psycopg, sys\n"
+        "try:\n"
+        '    psycopg.connect(host=sys.argv[1], user="textreport", password=sys.argv[2] or None, dbname="textreport", connect_timeout=5)\n'
+        "except psycopg.OperationalError as error:\n"
+        "    print(error)"
+    )
+    python = "/srv/textreport/current/venv/bin/python"
+    said = fleet["app1"].check_output(f"{python} -c '{wrong}' {addresses['db1']} wrong-password")
+    assert "password authentication failed" in said
+    said = fleet["app1"].check_output(f"{python} -c '{wrong}' {addresses['db1']} ''")
+    assert "no password supplied" in said
