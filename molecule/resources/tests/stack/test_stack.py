@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import os
 import re
+import socket
+import ssl
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -61,8 +65,11 @@ def test_request_id_follows_into_the_task(site: Any, host: Any, eventually: Any)
     eventually(lambda: logged("textreport-worker-default"))
 
 
-def test_open_ports_are_the_declared_ones(host: Any, address: str) -> None:
+@pytest.mark.parametrize("family", ["IPv4", "IPv6"])
+def test_open_ports_are_the_declared_ones(host: Any, address: str, family: str) -> None:
     """Catches a service that listens to the world, and a firewall that lets it."""
+    if family == "IPv6":
+        address = host.check_output("ip -6 -o addr show scope global | sed -n 's/.*inet6 \\([0-9a-f:]*\\).*/\\1/p'")
     scan = (
         "import asyncio,sys\n"
         "async def ask(port):\n"
@@ -87,6 +94,43 @@ def test_open_ports_are_the_declared_ones(host: Any, address: str) -> None:
         check=True,
     )
     assert [int(port) for port in done.stdout.split()] == [22, 80, 443]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_tls_versions(site: Any) -> None:
+    """Catches an old version of TLS that is let in, and a current one that went missing."""
+
+    def handshake(version: ssl.TLSVersion) -> str | None:
+        context = ssl.create_default_context(cafile=str(site.ca_file))
+        context.set_ciphers("ALL:@SECLEVEL=0")
+        context.minimum_version = context.maximum_version = version
+        with socket.create_connection((site.address, 443), timeout=10) as plain:
+            try:
+                return context.wrap_socket(plain, server_hostname="localhost").version()
+            except (ssl.SSLError, ConnectionResetError):
+                return None
+
+    versions = [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1, ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
+    assert [handshake(version) for version in versions] == [None, None, "TLSv1.2", "TLSv1.3"]
+
+
+def test_http_redirects(site: Any) -> None:
+    """Catches pages that are served without TLS."""
+    connection = http.client.HTTPConnection(site.address, 80, timeout=10)
+    connection.request("GET", "/reports?page=2", headers={"Host": "localhost"})
+    answer = connection.getresponse()
+    assert answer.status == 301
+    assert re.fullmatch(r"https://localhost(:\d+)?/reports\?page=2", str(answer.headers["Location"]))
+
+
+def test_services_refuse_wrong_and_missing_passwords(host: Any) -> None:
+    """Catches a database or a broker that trusts whoever is on the host."""
+    database = "psql -w -XAtq -h 127.0.0.1 -U textreport -d textreport -c 'SELECT 1' 2>&1"
+    assert "no password supplied" in host.run(database).stdout
+    assert "password authentication failed" in host.run(f"PGPASSWORD=wrong-password {database}").stdout
+    for port in (6379, 6380):
+        assert "NOAUTH" in host.run(f"redis-cli -p {port} ping").stdout
+        assert "WRONGPASS" in host.run(f"redis-cli -p {port} auth textreport wrong-password").stdout
 
 
 @pytest.mark.parametrize("unit", OWN_UNITS)
@@ -170,19 +214,56 @@ def test_secrets_stay_secret(address: str, generated: Path) -> None:
     assert on_host("sudo grep -rlF -f /dev/stdin /etc/textreport").split() == ["/etc/textreport/environment"]
 
 
-def test_check_mode_of_the_converged_host(generated: Path) -> None:
-    """Catches a task that cannot tell, without doing it, that nothing is to be done; and a secret in a diff."""
-    inventory = generated / "inventory"
-    project = os.environ["MOLECULE_PROJECT_DIRECTORY"]
-    done = subprocess.run(
-        ["ansible-playbook", "-i", str(inventory), "site.yml", "--check", "--diff"],
-        cwd=project,
+def ansible(generated: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a playbook on the scenario's hosts."""
+    return subprocess.run(
+        ["ansible-playbook", "-i", str(generated / "inventory"), *arguments],
+        cwd=os.environ["MOLECULE_PROJECT_DIRECTORY"],
         capture_output=True,
         text=True,
         timeout=600,
         check=False,
     )
+
+
+def test_check_mode_of_the_converged_host(generated: Path) -> None:
+    """Catches a task that cannot tell, without doing it, that nothing is to be done."""
+    done = ansible(generated, "site.yml", "--check", "--diff")
     assert done.returncode == 0, done.stdout[-4000:]
     recap = re.findall(r"^(\S+) +: ok=\d+ +changed=(\d+)", done.stdout, re.MULTILINE)
     assert recap, done.stdout[-2000:]
     assert all(changed == "0" for _, changed in recap), [line for line in done.stdout.splitlines() if line.startswith(("TASK", "changed"))]
+
+
+def test_changed_secrets_stay_out_of_diffs_and_of_the_most_verbose_output(generated: Path, tmp_path: Path) -> None:
+    """Catches a task that shows a secret, old or new, where it would change it."""
+    old = {name: (generated / "secrets" / name).read_text().split()[0] for name in SECRETS}
+    new = {name: f"planted-{name.replace('_', '-')}-5f0c61d2a97b" for name in SECRETS}
+    (tmp_path / "new.json").write_text(json.dumps({f"vault_{name}": secret for name, secret in new.items()}))
+    done = ansible(generated, "site.yml", "--check", "--diff", "-vvv", "-e", f"@{tmp_path / 'new.json'}")
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert re.search(r"changed=[1-9]", done.stdout), "nothing would change, so nothing was tried"
+    assert [name for name in SECRETS if old[name] in done.stdout or new[name] in done.stdout] == []
+
+
+@pytest.mark.parametrize(
+    ("unit", "step"), [("textreport-worker-default.service", "See the task done"), ("textreport-web.service", "Ask for a page")]
+)
+def test_smoke_test_names_the_culprit(host: Any, site: Any, generated: Path, eventually: Any, unit: str, step: str) -> None:
+    """Catches a smoke test that is green whatever is down, and one that does not say where to look."""
+    also = " textreport-web.socket" if "web" in unit else ""
+    with host.sudo():
+        host.check_output(f"echo said-before-it-went | systemd-cat -t culprit && systemctl stop{also} {unit}")
+    try:
+        done = ansible(generated, "playbooks/smoke.yml", "-e", "smoke_ready_timeout=4", "-e", "smoke_task_timeout=4")
+    finally:
+        with host.sudo():
+            host.check_output(f"systemctl start{also} {unit}")
+    assert done.returncode != 0
+    assert re.search(rf"The culprit seems to be {unit.replace('worker-default', 'worker-.')} on \S+, which is \S+", done.stdout), (
+        done.stdout[-3000:]
+    )
+    assert f'failed at "{step}"' in done.stdout or "Not ready: worker" in done.stdout
+    # The end of its own journal
+    assert re.search(r"Stopped .*textreport|warm shutdown|Shutting down", done.stdout), done.stdout[-3000:]
+    assert eventually(site.ready, within=60)
