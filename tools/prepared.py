@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import os
 import sys
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def content(client: docker.DockerClient, release: str) -> str:
 
 def build(client: docker.DockerClient, release: str, wanted: str) -> None:
     """Converge a host by the role base alone, and commit it."""
-    container = host.start(client, f"groundcrew-prepare-{release}", release, labels=runs.labels())
+    container = host.start(client, f"groundcrew-prepare-{release}-{os.getpid()}", release, labels=runs.labels())
     try:
         host.wait_until_up(container)
         playbook = str(Path(sys.executable).parent / "ansible-playbook")
