@@ -1,0 +1,131 @@
+"""group_vars/all wires the roles to each other: what is set once reaches every service, address and opening that it concerns."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+PRODUCTION = ROOT / "inventories/production"
+ADDRESSES = {"web1": "fd00::20", "app1": "fd00::21", "app2": "fd00::22", "worker1": "fd00::23", "db1": "fd00::24", "cache1": "fd00::25"}
+SHOWN = {
+    "all": ["database_url", "broker_url", "cache_url", "firewall_openings", "app_static_folder", "app_migrate_command", "celery_workers"],
+    "web": ["nginx_http_port", "nginx_https_port", "nginx_public_https_port", "nginx_sites", "smoke_url", "tls_directory",
+            "smoke_ready_path", "smoke_task_path", "site_static_immutable"],
+    "app": ["gunicorn_sockets", "gunicorn_forwarded_allow_ips"],
+    "worker": ["celery_beat"],
+    "db": ["postgresql_port", "postgresql_listen_addresses"],
+    "cache": ["redis_addresses", "redis_instances"],
+}  # fmt: skip
+
+Baseline = dict[str, dict[str, Any]]
+
+
+def baseline(folder: Path, inventory: dict[str, Any] | None = None, **variables: Any) -> Baseline:
+    """What the fleet's baseline makes of the production inventory, some of it overridden: a dict of variables for each host."""
+    (folder / "group_vars").symlink_to(ROOT / "group_vars")
+    (folder / "over.yml").write_text(yaml.safe_dump(inventory or {"all": {}}))
+    plays = [
+        {
+            "name": "Show what the roles get",
+            "hosts": group,
+            "gather_facts": False,
+            "tasks": [{"name": "Write it down", "ansible.builtin.copy": {
+                "content": "{{ {" + ", ".join(f"'{name}': {name}" for name in names) + "} | to_json }}",
+                "dest": f"{folder}/{{{{ inventory_hostname }}}}-{group}.json",
+                "mode": "0600",
+            }}],
+        }
+        for group, names in SHOWN.items()
+    ]  # fmt: skip
+    (folder / "play.yml").write_text(yaml.safe_dump(plays))
+    secrets = {f"vault_{name}": "W4vGq8sZ0pLr2xNd" for name in ("postgresql_app_password", "redis_broker_password", "redis_cache_password")}
+    local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+    done = subprocess.run(
+        [
+            *(str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(PRODUCTION), "-i", str(folder / "over.yml")),
+            *("--vault-password-file", str(PRODUCTION / "example-vault-password.txt")),
+            *("-e", json.dumps(local | secrets | variables), str(folder / "play.yml")),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    found: Baseline = {host: {} for host in ADDRESSES}
+    for path in folder.glob("*.json"):
+        found[path.stem.split("-")[0]] |= json.loads(path.read_text())
+    return found
+
+
+def ports(openings: list[dict[str, Any]]) -> set[int]:
+    return {int(port) for opening in openings for port in opening["ports"]}
+
+
+def test_a_port_is_set_once(tmp_path: Path) -> None:
+    """Catches a port that changes in a service, and not in the firewall, the URL or the service that asks it."""
+    other = {"postgresql_port": 15432, "broker_port": 16379, "cache_port": 16380, "upstream_port": 18000}
+    got = baseline(tmp_path, **other, nginx_http_port=10080, nginx_https_port=10443, tls_directory="/etc/ssl/other")
+    assert ports(got["db1"]["firewall_openings"]) == {22, 15432}
+    assert got["db1"]["postgresql_port"] == 15432
+    assert "@10.20.0.24:15432/" in got["app1"]["database_url"]
+    assert ports(got["cache1"]["firewall_openings"]) == {22, 16379, 16380}
+    assert {one["name"]: one["port"] for one in got["cache1"]["redis_instances"]} == {"broker": 16379, "cache": 16380}
+    assert "@10.20.0.25:16379/" in got["worker1"]["broker_url"]
+    assert "@10.20.0.25:16380/" in got["worker1"]["cache_url"]
+    assert ports(got["app2"]["firewall_openings"]) == {22, 18000}
+    assert got["app2"]["gunicorn_sockets"][1:] == ["10.20.0.22:18000"]
+    assert ports(got["web1"]["firewall_openings"]) == {22, 10080, 10443}
+    (site,) = got["web1"]["nginx_sites"]
+    assert site["upstreams"] == ["10.20.0.21:18000", "10.20.0.22:18000"]
+    assert site["certificate_file"].startswith("/etc/ssl/other/default/")
+    assert got["web1"]["smoke_url"] == "https://www.example.com:10443"
+    assert not re.search(r"\b(5432|6379|6380|8000|80|443)\b|/etc/ssl/groundcrew", json.dumps(got))
+
+
+def test_addresses_may_be_of_ipv6(tmp_path: Path) -> None:
+    """Catches an address that runs into its port, and brackets where there is none."""
+    got = baseline(tmp_path, {"all": {"hosts": {name: {"host_address": address} for name, address in ADDRESSES.items()}}})
+    assert "@[fd00::24]:5432/" in got["app1"]["database_url"]
+    assert "@[fd00::25]:6379/" in got["worker1"]["broker_url"]
+    assert got["app1"]["gunicorn_sockets"][1:] == ["[fd00::21]:8000"]
+    assert got["app1"]["gunicorn_forwarded_allow_ips"] == ["127.0.0.1", "::1", "fd00::20"]
+    assert got["web1"]["nginx_sites"][0]["upstreams"] == ["[fd00::21]:8000", "[fd00::22]:8000"]
+    assert got["db1"]["postgresql_listen_addresses"] == ["127.0.0.1", "fd00::24"]
+    assert got["cache1"]["redis_addresses"] == ["127.0.0.1", "fd00::25"]
+    assert [opening["sources"] for opening in got["db1"]["firewall_openings"] if opening["name"] == "postgresql"] == [
+        ["fd00::21", "fd00::22", "fd00::23"]
+    ]
+
+
+def test_another_application_inherits_nothing_of_the_sample(tmp_path: Path) -> None:
+    """Catches a run that migrates, asks or caches another application as if it were the sample."""
+    got = baseline(tmp_path, app_name="shop", app_source="/srv/shop", app_wsgi_target="shop:app")
+    assert (got["app1"]["app_migrate_command"], got["app1"]["app_static_folder"]) == ("", "")
+    assert (got["worker1"]["celery_workers"], got["worker1"]["celery_beat"]) == ([], False)
+    assert (got["web1"]["smoke_ready_path"], got["web1"]["smoke_task_path"]) == ("/healthz", "")
+    assert got["web1"]["site_static_immutable"] is False
+
+
+@pytest.mark.parametrize(
+    ("tag", "roles"),
+    [("tls", {"tls", "nginx"}), ("app", {"app", "gunicorn", "celery"}), ("nginx", {"nginx"}), ("redis", {"redis"})],
+)
+def test_a_tag_is_safe_alone(tag: str, roles: set[str]) -> None:
+    """Catches a new certificate or release that the service in front of it goes on without."""
+    command = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(PRODUCTION), "site.yml", "--list-tasks", "--tags", tag]
+    vault = ["--vault-password-file", str(PRODUCTION / "example-vault-password.txt")]
+    done = subprocess.run([*command, *vault], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    # Checks of variables always run, and change nothing
+    tasks = [line for line in done.stdout.splitlines() if " : " in line and "TAGS: [always" not in line]
+    assert {line.split(" : ")[0].strip() for line in tasks} == roles
