@@ -5,8 +5,6 @@ A role's tasks/validate.yml calls it; it needs no connection, and runs in check 
     - name: validate | Check the variables of nginx
       role_variables:
         role: nginx                # its meta/argument_specs.yml is the contract
-        exported: [nginx_facts]    # optional: names with the role's prefix that the role itself sets
-        entry_point: main          # optional
         rules:                     # optional: what a type cannot say; read only once all types are right
           - variable: nginx_http_port
             that: nginx_http_port | int in range(1, 65536)    # an expression as in `when`, no braces
@@ -367,7 +365,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible ships no types
     TRANSFERS_FILES = False
     _requires_connection = False
     _supports_check_mode = True
-    _VALID_ARGS = frozenset(("role", "rules", "exported", "entry_point"))
+    _VALID_ARGS = frozenset(("role", "rules"))
 
     @classmethod
     def finalize_task_arg(cls, name: str, value: t.Any, templar: t.Any, context: t.Any) -> t.Any:
@@ -381,14 +379,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible ships no types
         if not isinstance(role, str):
             raise AnsibleActionFail("role_variables needs the argument role, the name of a role")
         path = self._role_path(role, task_vars)
-        entry_point = self._task.args.get("entry_point", "main")
         specs = self._read(os.path.join(path, "meta", "argument_specs.yml")).get("argument_specs") or {}
-        if entry_point not in specs:
-            raise AnsibleActionFail(f"{path}/meta/argument_specs.yml has no entry point {entry_point!r}")
+        if "main" not in specs:
+            raise AnsibleActionFail(f"{path}/meta/argument_specs.yml has no entry point main")
 
         validator = Validator(
             role=role,
-            options=specs[entry_point].get("options") or {},
+            options=specs["main"].get("options") or {},
             defaults=self._read(os.path.join(path, "defaults", "main.yml"), missing_ok=True),
             role_path=path,
             inventory_dir=task_vars.get("inventory_dir") or "",
@@ -400,7 +397,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible ships no types
         prefixed = {
             str(name): value for name, value in task_vars.items() if name.startswith(f"{role}_") and not name.startswith(tuple(others))
         }
-        validator.check_names(prefixed, {*self._task.args.get("exported", []), *C.INTERNAL_STATIC_VARS})
+        validator.check_names(prefixed, C.INTERNAL_STATIC_VARS)
 
         if validator.problems:
             refused = len({problem.variable for problem in validator.problems})
