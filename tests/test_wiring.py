@@ -73,7 +73,7 @@ def ports(openings: list[dict[str, Any]]) -> set[int]:
 
 def test_a_port_is_set_once(tmp_path: Path) -> None:
     """Catches a port that changes in a service, and not in the firewall, the URL or the service that asks it."""
-    other = {"postgresql_port": 15432, "broker_port": 16379, "cache_port": 16380, "upstream_port": 18000}
+    other: dict[str, Any] = {"postgresql_port": 15432, "broker_port": 16379, "cache_port": 16380, "upstream_port": 18000}
     got = baseline(tmp_path, **other, nginx_http_port=10080, nginx_https_port=10443, tls_directory="/etc/ssl/other")
     assert ports(got["db1"]["firewall_openings"]) == {22, 15432}
     assert got["db1"]["postgresql_port"] == 15432
