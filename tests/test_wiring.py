@@ -18,7 +18,7 @@ ADDRESSES = {"web1": "fd00::20", "app1": "fd00::21", "app2": "fd00::22", "worker
 SHOWN = {
     "all": ["database_url", "broker_url", "cache_url", "firewall_openings", "app_static_folder", "app_migrate_command", "celery_workers"],
     "web": ["nginx_http_port", "nginx_https_port", "nginx_public_https_port", "nginx_sites", "smoke_url", "tls_directory",
-            "smoke_ready_path", "smoke_task_path", "site_static_immutable"],
+            "smoke_ready_path", "smoke_task_path", "smoke_units", "site_static_immutable"],
     "app": ["gunicorn_sockets", "gunicorn_forwarded_allow_ips"],
     "worker": ["celery_beat"],
     "db": ["postgresql_port", "postgresql_listen_addresses"],
@@ -113,6 +113,7 @@ def test_another_application_inherits_nothing_of_the_sample(tmp_path: Path) -> N
     assert (got["app1"]["app_migrate_command"], got["app1"]["app_static_folder"]) == ("", "")
     assert (got["worker1"]["celery_workers"], got["worker1"]["celery_beat"]) == ([], False)
     assert (got["web1"]["smoke_ready_path"], got["web1"]["smoke_task_path"]) == ("/healthz", "")
+    assert {unit["host"] for unit in got["web1"]["smoke_units"]} == set(ADDRESSES) - {"worker1"}
     assert got["web1"]["site_static_immutable"] is False
 
 
