@@ -1,0 +1,37 @@
+"""Another application, deployed by variables alone. The run itself ends with a page, its health and an order packed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def test_order_is_packed(site: Any, eventually: Any) -> None:
+    """Catches a database, a broker or a worker that is only wired for the sample application."""
+    location = site.request("POST", "/api/orders", {"item": "chair"}).headers["Location"]
+    assert eventually(lambda: site.finished(location))
+
+
+def test_page_knows_its_settings_and_its_scheme(site: Any) -> None:
+    """Catches a setting that quoting has changed, and an application that takes its visitors to be on plain HTTP."""
+    page = site.get("/").body.decode()
+    assert page.startswith("Don't panic: 5 % off $everything /static/site.css https ")
+
+
+def test_files_come_from_disk_and_are_asked_for_again(site: Any, host: Any) -> None:
+    """Catches static files of a plain name that browsers keep for a year, and files that only the application can serve."""
+    with host.sudo():
+        host.check_output("systemctl stop shop-web.socket shop-web.service")
+    try:
+        answer = site.get("/static/site.css")
+    finally:
+        with host.sudo():
+            host.check_output("systemctl start shop-web.socket shop-web.service")
+    assert answer.status == 200
+    assert answer.body == b"body { margin: 0 }\n"
+    assert "immutable" not in str(answer.headers["Cache-Control"])
+
+
+def test_nothing_of_the_sample_is_there(host: Any) -> None:
+    """Catches a name of the sample application that stands in a role."""
+    assert host.run("getent passwd textreport").rc != 0
+    assert "textreport" not in host.check_output("systemctl list-units --all --plain --no-legend")
