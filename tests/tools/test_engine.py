@@ -73,7 +73,7 @@ def test_root_gets_an_engine(monkeypatch: pytest.MonkeyPatch, installed: bool, h
     assert done == (["start"] if installed else ["install", "start"])
 
 
-@pytest.mark.parametrize("content", ["", "nonsense", str(os.getpid()), "4194305"])
+@pytest.mark.parametrize("content", ["", "nonsense", pytest.param(str(os.getpid()), id="own"), "4194305"])
 def test_only_a_dockerd_that_we_have_started_is_ours(content: str) -> None:
     engine.PID_FILE.write_text(content, encoding="ascii")
     assert engine.started_by_us() is None

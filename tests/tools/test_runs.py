@@ -35,7 +35,7 @@ def test_a_process_that_has_got_an_old_id_is_another_run() -> None:
     assert runs.is_dead(f"{runs.namespace()}-{os.getpid()}-1")
 
 
-@pytest.mark.parametrize("run", ["by-hand", "", f"1-{os.getpid()}-1", "a-b-c"])
+@pytest.mark.parametrize("run", ["by-hand", "", pytest.param(f"1-{os.getpid()}-1", id="own"), "a-b-c"])
 def test_what_cannot_be_judged_is_left_alone(run: str) -> None:
     """Containers started by hand, or by a run whose processes cannot be seen from here."""
     assert not runs.is_dead(run)
