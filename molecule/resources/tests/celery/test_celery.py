@@ -154,3 +154,18 @@ def test_a_worker_that_is_no_longer_wanted_goes(host: Any) -> None:
     assert converge(host).returncode == 0
     assert not host.service("probe-worker-spare.service").is_running
     assert not host.file("/etc/systemd/system/probe-worker-spare.service").exists
+
+
+def test_without_workers_nothing_is_left(host: Any) -> None:
+    """Catches an application without Celery that fails the run, or whose old workers and checks stay."""
+    units = "systemctl list-unit-files --no-legend 'probe-worker-*' 'probe-beat*' 'probe-celery-*'"
+    assert host.run(units).stdout
+    for variables in ({"celery_workers": [], "celery_beat": True}, {"celery_workers": [], "celery_beat": False}):
+        result = converge(host, **variables)
+        assert result.returncode == 0, result.stdout
+        assert host.service(BEAT).is_running == variables["celery_beat"]
+        assert "changed=0" in converge(host, **variables).stdout
+    assert host.run(units).stdout == ""
+    assert host.run("pgrep --uid probe").rc != 0
+    assert converge(host).returncode == 0
+    assert host.service(DEFAULT).is_running
