@@ -8,7 +8,8 @@ module: app_release
 short_description: Install a release with no network, or switch to it
 description:
   - A release is unpacked as C(releases/.ID.part). O(state=installed) gives it its virtual environment and renames it, so
-    C(releases/ID) is whole whenever it exists. What an interrupted run left is made anew.
+    C(releases/ID) is whole whenever it exists. What an interrupted run left is made anew, and so is a release whose virtual
+    environment does not run on the host's Python, as after an upgrade of the host.
   - O(state=current) swaps the link C(current) by a rename, keeps C(previous), and removes the oldest releases.
 options:
   root: {description: "Folder of the application, like /srv/textreport.", type: path, required: true}
@@ -20,6 +21,7 @@ options:
 author: [Groundcrew]
 """
 RETURN = r"""
+there: {description: Whether the release is there already., returned: always, type: bool}
 current: {description: Release that C(current) points to at the end., returned: always, type: str}
 previous: {description: Release that C(previous) points to at the end., returned: always, type: str}
 removed: {description: Releases that were removed., returned: always, type: list, elements: str}
@@ -38,14 +40,25 @@ class ReleaseError(Exception):
     """What went wrong, said for the operator."""
 
 
-def run(*command: str) -> None:
+def run(*command: str) -> str:
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode:
         raise ReleaseError(f"`{' '.join(command)}` ended with {done.returncode}:\n" + "\n".join(done.stdout.strip().splitlines()[-15:]))
+    return done.stdout
 
 
 def target(link: Path) -> str:
     return os.path.basename(os.readlink(link)) if link.is_symlink() else ""
+
+
+def runs(venv: Path, python: str) -> bool:
+    """Whether a virtual environment runs and is for this interpreter's minor version: with another one it finds no package."""
+    try:
+        minor = run(python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])").strip()
+        found = run(str(venv / "bin/python"), "-I", "-c", "import pip; print(pip.__file__)").strip()
+    except (ReleaseError, OSError):
+        return False
+    return os.path.realpath(found) == os.path.realpath(venv / f"lib/python{minor}/site-packages/pip/__init__.py")
 
 
 def relocate(venv: Path, old: str, new: str) -> None:
@@ -81,7 +94,15 @@ def install(root: Path, release: str, python: str, source_on_path: bool) -> None
     shutil.rmtree(part / "wheels", ignore_errors=True)
     os.utime(part)
     os.sync()
+    # One that is there did not run; where it is current, the newer link tells its units
+    gone = root / "releases" / f".{release}.gone"
+    shutil.rmtree(gone, ignore_errors=True)
+    if final.exists():
+        final.rename(gone)
     part.rename(final)
+    if target(root / "current") == release:
+        point(root / "current", release)
+    shutil.rmtree(gone, ignore_errors=True)
 
 
 def point(link: Path, release: str) -> None:
@@ -123,6 +144,7 @@ def apply(given: dict[str, Any], check: bool) -> dict[str, Any]:
     result: dict[str, Any] = {"changed": False, "removed": []}
     there = (root / "releases" / release).is_dir()
     if given["state"] == "installed":
+        there = there and runs(root / "releases" / release / "venv", given["python"])
         result["changed"] = not there
         if not there and not check:
             install(root, release, given["python"], given["source_on_path"])
@@ -133,7 +155,7 @@ def apply(given: dict[str, Any], check: bool) -> dict[str, Any]:
                 raise ReleaseError(f"{root}/releases/{release} is not there")
             switch(root, release)
             result["removed"] = prune(root, given["keep"])
-    return {**result, "current": target(root / "current"), "previous": target(root / "previous")}
+    return {**result, "there": there, "current": target(root / "current"), "previous": target(root / "previous")}
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import multiprocessing
 import os
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -233,3 +234,29 @@ def test_a_virtual_environment_gets_its_final_path(tmp_path: Path) -> None:
     app_release.relocate(tmp_path, "/srv/x/releases/.1.part", "/srv/x/releases/1")
     assert (tmp_path / "bin/alembic").read_text() == "#!/srv/x/releases/1/venv/bin/python\n"
     assert ".part" not in (tmp_path / "pyvenv.cfg").read_text()
+
+
+def install(root: Path, check: bool = False) -> dict[str, Any]:
+    part = root / "releases/.a.part"
+    if not check:
+        part.mkdir(parents=True)
+        (part / "requirements.txt").touch()
+    given = {"root": str(root), "release": "a", "state": "installed", "python": sys.executable, "source_on_path": False}
+    return dict(app_release.apply(given, check))
+
+
+def test_a_release_that_does_not_run_is_made_anew_and_its_units_told(tmp_path: Path) -> None:
+    install(tmp_path)
+    switch(tmp_path, "a")
+    link, venv = tmp_path / "current", tmp_path / "releases/a/venv"
+    os.utime(link, (1, 1), follow_symlinks=False)
+    packages = next(venv.glob("lib/python3.*"))
+    packages.rename(venv / "lib/python3.1")  # as after an upgrade of the host: bin/python is a newer Python now
+    assert install(tmp_path, check=True)["changed"]
+    (venv / "lib/python3.1").rename(packages)
+    assert not install(tmp_path, check=True)["changed"]
+    (venv / "bin/python").unlink()
+    assert install(tmp_path)["changed"]
+    app_source.run([str(link / "venv/bin/python"), "-c", "import pip"])
+    assert link.lstat().st_mtime > 1
+    assert os.listdir(tmp_path / "releases") == ["a"]
