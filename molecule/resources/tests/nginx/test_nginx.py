@@ -94,6 +94,13 @@ def test_unknown_names_get_no_certificate(address: str, name: str | None) -> Non
         connect(address, name, context())
 
 
+@pytest.mark.usefixtures("as_root")
+def test_the_package_has_started_nothing(host: Any) -> None:
+    """Catches Debian's default page, shown until the role has configured nginx, and a policy-rc.d left for other packages."""
+    assert "unmet condition" in host.check_output("journalctl -u nginx.service -o cat --no-pager").splitlines()[0]
+    assert not host.file("/usr/sbin/policy-rc.d").exists
+
+
 @pytest.mark.parametrize("tls", [False, True])
 def test_unknown_hosts_get_no_content(address: str, tls: bool) -> None:
     """Catches a default page, over HTTP and behind a known name's handshake."""
