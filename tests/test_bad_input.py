@@ -151,6 +151,12 @@ CASES = [
     Case(
         "gunicorn", "port out of range", {"gunicorn_sockets": ["127.0.0.1:80000"]}, ("gunicorn_sockets", "80000", "a port from 1 to 65535")
     ),
+    Case(
+        "gunicorn",
+        "proxy by name",
+        {"gunicorn_forwarded_allow_ips": ["web1"]},
+        ("gunicorn_forwarded_allow_ips", '["web1"]', "addresses or networks"),
+    ),
     # A missing or placeholder secret
     Case(
         "postgresql",
@@ -294,6 +300,11 @@ ACCEPTED = [
         {"ansible_distribution": "Ubuntu", "ansible_distribution_major_version": "24", "ansible_distribution_version": "24.04"},
     ),
 ]
+# Accepted by base, and yet nothing that postgresql could install
+UNKNOWN_RELEASE = Case(
+    "postgresql", "unknown release", {}, (), {"ansible_distribution": "Ubuntu", "ansible_distribution_major_version": "24"}
+)
+ALL = [*CASES, *ACCEPTED, UNKNOWN_RELEASE]
 
 
 @pytest.fixture(scope="module")
@@ -302,7 +313,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess
     folder = tmp_path_factory.mktemp("bad_input")
     (folder / "inventory/host_vars").mkdir(parents=True)
     groups: dict[str, Any] = {role: {"hosts": {}} for role in GOOD}
-    for case in [*CASES, *ACCEPTED]:
+    for case in ALL:
         groups[case.role]["hosts"][case.host] = {"faked": case.facts}
         (folder / "inventory/host_vars" / f"{case.host}.yml").write_text(yaml.safe_dump({**GOOD[case.role], **case.variables}))
     (folder / "inventory/hosts.yml").write_text(yaml.safe_dump(groups))
@@ -316,7 +327,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess
                 {
                     "name": "Pretend to have gathered facts",
                     "ansible.builtin.set_fact": {**facts, "cacheable": True},
-                    "run_once": not any(case.facts for case in [*CASES, *ACCEPTED] if case.role == role),
+                    "run_once": not any(case.facts for case in ALL if case.role == role),
                 },
                 {"name": f"Validate {role}", "ansible.builtin.import_role": {"name": role, "tasks_from": "validate"}},
             ],
@@ -359,6 +370,11 @@ def test_bad_input_is_refused(run: subprocess.CompletedProcess[str], case: Case)
 def test_good_input_is_accepted(run: subprocess.CompletedProcess[str], case: Case) -> None:
     assert f"fatal: [{case.host}]" not in run.stdout, message(run, case.host)
     assert f"ok: [{case.host}]" in run.stdout, run.stderr
+
+
+def test_a_release_without_a_known_version_is_refused(run: subprocess.CompletedProcess[str]) -> None:
+    """Catches a run that changes base and firewall before it finds that it cannot install the database."""
+    assert "roles/postgresql/vars/Ubuntu-24.yml" in message(run, UNKNOWN_RELEASE.host)
 
 
 def test_nothing_is_changed_and_no_secret_is_shown(run: subprocess.CompletedProcess[str]) -> None:

@@ -147,7 +147,7 @@ class TestPostgresql:
         assert self.settings(postgresql_memory_mb=1024)["shared_buffers"] == "'256MB'"
 
     def test_own_settings_win_and_quotes_are_doubled(self) -> None:
-        settings = self.settings(postgresql_settings={"random_page_cost": 4, "search_path": "it's"})
+        settings = self.settings(postgresql_extra_settings={"random_page_cost": 4, "search_path": "it's"})
         assert (settings["random_page_cost"], settings["search_path"]) == ("'4'", "'it''s'")
 
     def test_passwords_are_stored_by_scram_only(self) -> None:
@@ -215,6 +215,12 @@ class TestGunicorn:
         found = directives(render("gunicorn", "web.socket.j2", **GUNICORN, gunicorn_sockets=sockets))
         assert [value for name, value in found if name == "ListenStream"] == sockets
         assert ("SocketMode", "0600") in found
+
+    def test_headers_of_proxies_count_by_their_address_where_there_is_a_port(self) -> None:
+        """Catches a port on which anybody's X-Forwarded-Proto counts, and a uvicorn on a Unix socket for which nobody's does."""
+        assert self.configuration()["forwarded_allow_ips"] == "*"
+        sockets = ["/run/shop/web.sock", "10.0.0.2:8000"]
+        assert self.configuration(gunicorn_sockets=sockets)["forwarded_allow_ips"] == "127.0.0.1,::1"
 
     def test_the_unit_outlives_the_workers_grace(self) -> None:
         found = dict(directives(render("gunicorn", "web.service.j2", **GUNICORN, gunicorn_graceful_timeout=40)))
