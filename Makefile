@@ -20,7 +20,7 @@ down:  ## Take the local host down and leave nothing behind (GROUNDCREW_KEEP=1 k
 ssh: toolchain  ## Log in to the local host
 	@$(run) tools.access
 
-test: lint test-unit test-app molecule  ## Everything: lint, unit and app tests, Molecule on Debian 12 and 13
+test: lint test-unit test-app test-up molecule  ## Everything: lint, unit and app tests, make up, Molecule on Debian 12 and 13
 
 check: lint test-unit test-app  ## The everyday part of it: lint, unit and app tests
 
@@ -28,10 +28,13 @@ lint: toolchain app-toolchain  ## All linters, side by side
 	@$(run) tools.lint
 
 test-unit: toolchain  ## Tests of templates, plugins and tools
-	@$(run) pytest -q -n auto tests
+	@$(run) pytest -q -n auto --ignore tests/commands tests
 
 test-app: toolchain app-toolchain  ## Tests of the sample application, with real PostgreSQL and Redis
 	@$(run) tools.services run -- .venv-app/bin/python -m pytest app/tests
+
+test-up: toolchain  ## make up on a clean checkout, again, and make down
+	@$(run) pytest -q tests/commands
 
 molecule: toolchain  ## Molecule scenarios side by side, or one: make molecule ROLE=nginx
 	@$(run) tools.scenarios $(ROLE)
@@ -57,6 +60,6 @@ toolchain:
 app-toolchain:
 	@sh tools/venv.sh .venv-app app/requirements-dev.lock app
 
-.PHONY: help up down ssh test check lint test-unit test-app molecule bench fmt docs secrets lock toolchain app-toolchain
+.PHONY: help up down ssh test check lint test-unit test-app test-up molecule bench fmt docs secrets lock toolchain app-toolchain
 # One after the other, whatever -j says: `make test` is to fail early
 .NOTPARALLEL:

@@ -19,7 +19,7 @@ from tools import access, engine, galaxy, host, image
 from tools.console import LOCAL, LOGS, ROOT, Phases, Problem, duration, run_command, say
 from tools.runs import CHECKOUT_LABEL
 
-NAME = "groundcrew-local"
+NAME = os.environ.get("GROUNDCREW_NAME") or "groundcrew-local"
 # Ports of the host, the variable that moves each on this machine, and where it is otherwise
 PORTS = {80: ("GROUNDCREW_HTTP_PORT", 8080), 443: ("GROUNDCREW_HTTPS_PORT", 8443), 22: ("GROUNDCREW_SSH_PORT", 2222)}
 RECAP = re.compile(r"^(?P<host>\S+)\s+: ok=\d+\s+changed=(?P<changed>\d+)\s", re.MULTILINE)
