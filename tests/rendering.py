@@ -48,6 +48,11 @@ def own_variables(role: str) -> dict[str, Any]:
     return {name: trusted(value) for name, value in variables.items()}
 
 
+def value(role: str, name: str, **variables: Any) -> Any:
+    """A variable of a role, as its tasks would see it."""
+    return Templar(loader(), variables={**own_variables(role), **variables}).template(own_variables(role)[name])
+
+
 def render(role: str, template: str, facts: dict[str, Any] | None = None, **variables: Any) -> str:
     text = (ROLES / role / "templates" / template).read_text(encoding="utf-8")
     available = {**own_variables(role), "ansible_managed": MANAGED, "ansible_facts": FACTS | (facts or {}), **variables}

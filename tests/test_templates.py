@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.rendering import MANAGED, ROLES, render
+from tests.rendering import MANAGED, ROLES, render, value
 
 SECRET = "W4vGq8sZ0pLr2xNd"
 TEMPLATES = sorted(path.relative_to(ROLES) for path in ROLES.glob("*/templates/**/*") if path.is_file())
@@ -264,6 +264,17 @@ class TestCelery:
         found = dict(directives(render("celery", "beat.service.j2", **CELERY)))
         assert "--schedule /var/lib/shop-beat/schedule " in found["ExecStart"]
         assert found["StateDirectory"] == "shop-beat"
+
+
+class TestSmoke:
+    def test_a_unit_that_does_not_run_is_blamed_before_one_that_was_restarted(self) -> None:
+        """Catches a blame on whatever was restarted lately, while what failed stands still."""
+        units = {"db.service": "was restarted 1 times, last less than a minute ago", "web.service": "is inactive ", "nginx.service": ""}
+        results = [{"__smoke_unit": {"unit": unit, "host": "one"}, "stdout": says} for unit, says in units.items()]
+        assert value("smoke", "__smoke_culprit", __smoke_states={"results": results}, __smoke_failed="Ask for a page") == {
+            "unit": "web.service",
+            "host": "one",
+        }
 
 
 class TestNginx:
