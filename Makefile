@@ -28,7 +28,7 @@ lint: toolchain app-toolchain  ## All linters, side by side
 	@$(run) tools.lint
 
 test-unit: toolchain  ## Tests of templates, plugins and tools
-	@$(run) pytest -q -n auto --ignore tests/commands tests
+	@$(run) pytest -q -n auto --dist loadfile --ignore tests/commands tests
 
 test-app: toolchain app-toolchain  ## Tests of the sample application, with real PostgreSQL and Redis
 	@$(run) tools.services run -- .venv-app/bin/python -m pytest app/tests
