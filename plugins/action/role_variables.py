@@ -335,6 +335,10 @@ class Validator:
 
     def _undefined(self, name: str, value: Undefined, spec: Spec, origin: t.Any) -> None:
         place = self.place(None, spec, value.origin or origin)
+        written = os.path.realpath(getattr(value.origin or origin, "path", None) or os.curdir)
+        if self.inventory_dir and os.path.isfile(written) and not written.startswith(os.path.realpath(self.inventory_dir)):
+            # The fleet's baseline leaves it to the environment
+            place = f"{self.environment_file(spec)} (asked for in {place})"
         source = re.search(r"'(\w+)' is undefined", value.error)
         if source and source[1].startswith("vault_"):
             place = f"{self.environment_file({'no_log': True}).replace('set it', f'set {source[1]}')} (asked for in {place})"
@@ -355,7 +359,8 @@ def origin_of(value: t.Any) -> t.Any:
 
 
 def relative(path: str) -> str:
-    inside = os.path.relpath(path)
+    # playbooks/group_vars is a link to the folder that people know
+    inside = os.path.relpath(os.path.realpath(path), os.path.realpath(os.curdir))
     return path if inside.startswith("..") else inside
 
 

@@ -145,10 +145,23 @@ def test_a_broken_application_replaces_nothing(host: Any) -> None:
     assert converge(host).returncode == 0
 
 
-def test_a_missing_gunicorn_is_named(host: Any) -> None:
+@pytest.mark.parametrize("first", [False, True], ids=["a later run", "the first run"])
+def test_a_missing_gunicorn_is_named(host: Any, first: bool) -> None:
     """Catches a failure that leaves the reader guessing when the requirements do not list gunicorn."""
     host.check_output("mv /srv/probe/current/venv/bin/gunicorn /srv/probe/gunicorn; touch -h /srv/probe/current")
+    if first:
+        host.check_output("systemctl disable --now probe-web.service probe-web.socket")
+        host.check_output("rm /etc/systemd/system/probe-web.service /etc/systemd/system/probe-web.socket; systemctl daemon-reload")
     result = converge(host)
     host.check_output("mv /srv/probe/gunicorn /srv/probe/current/venv/bin/gunicorn")
-    assert "add gunicorn to the application's requirements" in result.stdout
+    assert "add gunicorn to the application's requirements" in result.stdout, result.stdout[-3000:]
+    assert converge(host).returncode == 0
+
+
+def test_a_wrong_health_path_is_named_at_once(host: Any) -> None:
+    """Catches half a minute of retries, and a failure that does not say which variable to change."""
+    result = converge(host, gunicorn_health_path="/no-such-page")
+    assert "Set gunicorn_health_path" in result.stdout, result.stdout[-3000:]
+    assert "404" in result.stdout
+    assert "RETRYING" not in result.stdout
     assert converge(host).returncode == 0
