@@ -169,5 +169,6 @@ def wait_for(found: Callable[[], Any], seconds: float = 30) -> Any:
     while time.monotonic() < end:
         if value := found():
             return value
+        # Between two questions; the bound is in the condition
         time.sleep(0.05)
     raise AssertionError(f"not within {seconds} s: {found.__name__}")

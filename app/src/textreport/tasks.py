@@ -79,6 +79,7 @@ def _drill(seconds: int) -> None:
     """Be slow, for drills that kill workers; the worker keeps telling that it lives."""
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
+        # The slowness itself, in steps short enough for the sign of life
         time.sleep(min(left, 5))
         cache().worker_answered(DEFAULT)
 

@@ -31,6 +31,7 @@ def mark(name: str) -> None:
 @celery.task
 def nap(name: str, seconds: float) -> None:
     mark(f"{name}.begun")
+    # A task in progress, for the tests to stop or kill
     time.sleep(seconds)
     mark(f"{name}.done")
 

@@ -19,5 +19,6 @@ def healthz() -> ResponseReturnValue:
 
 @app.get("/nap")
 def nap() -> ResponseReturnValue:
+    # A request in progress, for the tests to stop or restart under
     time.sleep(float(request.args["seconds"]))
     return jsonify(process=os.getpid())

@@ -24,6 +24,7 @@ class Handler(BaseHTTPRequestHandler):
         length = int(self.headers.get("Content-Length") or 0)
         self.rfile.read(length)
         if self.path.startswith("/slow"):
+            # Longer than the site's upstream timeout, which the tests see
             time.sleep(8)
         status = int(self.path.removeprefix("/status/")) if self.path.startswith("/status/") else 200
         answer = {"connection": self.connection_number, "path": self.path, "received": length, "headers": dict(self.headers)}

@@ -33,6 +33,7 @@ def eventually() -> Eventually:
                 return answer
             if time.monotonic() > end:
                 pytest.fail(f"not true within {within:g} s: {trouble or answer!r}")
+            # Between two questions, so that asking does not keep the host busy; the bound is above
             time.sleep(pause)
             pause = min(pause * 2, 1.0)
 

@@ -116,6 +116,7 @@ def test_a_stop_waits_for_running_tasks(host: Any, eventually: Eventually) -> No
     eventually(lambda: marks(host, f"{name}.begun"))
     host.check_output(f"systemctl restart {DEFAULT}")
     assert marks(host, f"{name}.done") == marks(host, f"{name}.begun")
+    # There is no sign of what must not happen: the new process would have begun the task again by now
     time.sleep(1)
     assert len(marks(host, f"{name}.begun")) == 1
 
