@@ -50,9 +50,11 @@ def main() -> int:
         elif code:
             failed = "\n".join(lines[-40:])
             raise Problem(f"run {number + 1} failed, after the one before it was killed:\n{failed}")
-        else:
+        elif number:
             say(f"run {number + 1} came through")
-            return 0 if number else 1
+            return 0
+        else:
+            raise Problem(f"no run was killed: site.yml changes fewer than {chosen.changes} things", "Choose fewer --changes, or a bare host")
     raise Problem(f"no run came through within {MOST_RUNS}")
 
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Generator
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import pytest
 
 T = TypeVar("T")
+PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
 
 
 class Eventually(Protocol):
@@ -38,6 +44,26 @@ def eventually() -> Eventually:
             pause = min(pause * 2, 1.0)
 
     return wait
+
+
+class Converge(Protocol):
+    """Run a playbook, the scenario's role where none is named; variables go over those of the inventory."""
+
+    def __call__(self, *options: str, playbook: str = ..., **variables: Any) -> subprocess.CompletedProcess[str]: ...
+
+
+@pytest.fixture
+def converge(host: Any) -> Converge:
+    """Return a function that runs a playbook once more from the controller, on the host under test alone."""
+    name = host.ansible.get_variables()["inventory_hostname"]
+
+    def run(*options: str, playbook: str = "molecule/resources/converge.yml", **variables: Any) -> subprocess.CompletedProcess[str]:
+        program = str(Path(sys.executable).with_name("ansible-playbook"))
+        where = [f"--inventory={os.environ['MOLECULE_INVENTORY_FILE']}", f"--limit={name}"]
+        command = [program, *where, f"--extra-vars={json.dumps(variables)}", *options, playbook]
+        return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False, timeout=600)
+
+    return run
 
 
 @pytest.fixture(scope="module")

@@ -2,41 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import docker
 
-PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
+Converge = Callable[..., Any]
 
 
 def container(host: Any) -> Any:
     name = host.ansible.get_variables()["inventory_hostname"]
     return docker.from_env().containers.get(f"groundcrew-base-{name}")
-
-
-def converge(host: Any, *options: str, **variables: Any) -> subprocess.CompletedProcess[str]:
-    """Run the role once more from the controller."""
-    return subprocess.run(
-        [
-            str(Path(sys.executable).with_name("ansible-playbook")),
-            f"--inventory={os.environ['MOLECULE_INVENTORY_FILE']}",
-            f"--limit={host.ansible.get_variables()['inventory_hostname']}",
-            f"--extra-vars={json.dumps(variables)}",
-            *options,
-            str(PROJECT / "molecule/resources/converge.yml"),
-        ],
-        cwd=PROJECT,
-        env={**os.environ, "ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"), "MOLECULE_SCENARIO_NAME": "base"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=240,
-    )
 
 
 def as_unit(host: Any, command: str) -> str:
@@ -96,35 +72,35 @@ def test_journal_is_bounded(host: Any) -> None:
     assert "max 64" in said.splitlines()[-1]
 
 
-def test_killed_run_is_healed(host: Any) -> None:
+def test_killed_run_is_healed(host: Any, converge: Converge) -> None:
     """Catches a run that stops at "dpkg was interrupted", and settings that systemd has never read, after one that was killed."""
     system = "/etc/systemd/system.conf.d/groundcrew.conf"
     host.run_expect([0], "dpkg --status hostname | sudo tee /var/lib/dpkg/updates/0000")
     host.run_expect([0], f"sudo sed -i.kept s/9000/8000/ {system} && sudo systemctl daemon-reload && sudo mv {system}.kept {system}")
     assert as_unit(host, "ulimit -Sn") == "8000"
     assert "dpkg was interrupted" in host.run("sudo apt-get --yes install hostname").stderr
-    result = converge(host)
+    result = converge()
     assert result.returncode == 0, result.stdout
     host.run_expect([0], "sudo apt-get --yes install hostname")
     assert as_unit(host, "ulimit -Sn") == "9000"
 
 
-def test_swap_that_is_newly_asked_for_can_be_checked(host: Any) -> None:
+def test_swap_that_is_newly_asked_for_can_be_checked(host: Any, converge: Converge) -> None:
     """Catches a check run that starts the unit of a swap file, or the time service, that is not written yet."""
     host.run_expect([0], "sudo apt-get --yes --no-install-recommends install chrony")
     try:
-        result = converge(host, "--check", __base_container=False, base_swap_size_mb=1)
+        result = converge("--check", __base_container=False, base_swap_size_mb=1)
     finally:
         host.run_expect([0], "sudo apt-get --yes purge chrony")
     assert result.returncode == 0, result.stdout
     assert "Describe the swap file to systemd" in result.stdout
 
 
-def test_unsupported_release_is_refused(host: Any) -> None:
+def test_unsupported_release_is_refused(host: Any, converge: Converge) -> None:
     """Catches a run that sets off on a release nobody tested."""
     host.run_expect([0], "echo 11.9 > /tmp/older && sudo mount --bind /tmp/older /etc/debian_version")
     try:
-        result = converge(host, "--check")
+        result = converge("--check")
     finally:
         host.run_expect([0], "sudo umount /etc/debian_version")
     assert result.returncode != 0

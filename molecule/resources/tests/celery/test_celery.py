@@ -5,25 +5,18 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import subprocess
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[4]
+pytestmark = pytest.mark.usefixtures("as_root")
 DEFAULT, MAINTENANCE, BEAT = "probe-worker-default.service", "probe-worker-maintenance.service", "probe-beat.service"
 CELERY = "/srv/probe/current/venv/bin/celery --app tasks:celery"
 NAMES = (f"{os.getpid()}-{number}" for number in itertools.count())
+Converge = Callable[..., Any]
 Eventually = Callable[..., Any]
-
-
-@pytest.fixture(autouse=True)
-def as_root(host: Any) -> Iterator[None]:
-    with host.sudo():
-        yield
 
 
 def in_unit(host: Any, command: str) -> str:
@@ -41,16 +34,6 @@ def marks(host: Any, name: str) -> list[str]:
 
 def main_process(host: Any, unit: str) -> str:
     return str(host.check_output(f"systemctl show --property=MainPID --value {unit}"))
-
-
-def converge(host: Any, **variables: Any) -> subprocess.CompletedProcess[str]:
-    """Run the role on this host alone, with other variables."""
-    command = [
-        "ansible-playbook", "-i", os.environ["MOLECULE_INVENTORY_FILE"], str(ROOT / "molecule/resources/converge.yml"),
-        "--limit", host.ansible.get_variables()["inventory_hostname"], "-e", json.dumps(variables),
-    ]  # fmt: skip
-    environment = {**os.environ, "MOLECULE_SCENARIO_NAME": "celery"}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize("task", ["mark", "maintain"])
@@ -121,52 +104,52 @@ def test_a_stop_waits_for_running_tasks(host: Any, eventually: Eventually) -> No
     assert len(marks(host, f"{name}.begun")) == 1
 
 
-def test_a_changed_release_is_run_by_the_next_run(host: Any) -> None:
+def test_a_changed_release_is_run_by_the_next_run(host: Any, converge: Converge) -> None:
     """Catches a change, or a run killed before its restart, that leaves old workers running for good."""
     before = main_process(host, DEFAULT)
     host.check_output("touch --no-dereference /srv/probe/current")
-    result = converge(host)
+    result = converge()
     assert result.returncode == 0, result.stdout
     assert main_process(host, DEFAULT) != before
-    assert "changed=0" in converge(host).stdout
+    assert "changed=0" in converge().stdout
 
 
-def test_a_broken_application_replaces_nothing(host: Any) -> None:
+def test_a_broken_application_replaces_nothing(host: Any, converge: Converge) -> None:
     """Catches a restart into tasks that do not load, and a failure that does not say why."""
     before = main_process(host, DEFAULT)
     host.check_output("cp -p /etc/probe/environment /root/environment && echo BREAK=1 >> /etc/probe/environment")
-    result = converge(host)
+    result = converge()
     host.check_output("cp /root/environment /etc/probe/environment")
     assert result.returncode != 0
     assert "RuntimeError: broken on purpose" in result.stdout
     assert main_process(host, DEFAULT) == before
-    assert converge(host).returncode == 0
+    assert converge().returncode == 0
 
 
-def test_a_worker_that_is_no_longer_wanted_goes(host: Any) -> None:
+def test_a_worker_that_is_no_longer_wanted_goes(host: Any, converge: Converge) -> None:
     """Catches a worker that goes on taking tasks from a queue after it was taken out of the variables."""
     more = [
         {"name": "default", "queues": ["default"]},
         {"name": "maintenance", "queues": ["maintenance"]},
         {"name": "spare", "queues": ["spare"]},
     ]
-    assert converge(host, celery_workers=more).returncode == 0
+    assert converge(celery_workers=more).returncode == 0
     assert host.service("probe-worker-spare.service").is_running
-    assert converge(host).returncode == 0
+    assert converge().returncode == 0
     assert not host.service("probe-worker-spare.service").is_running
     assert not host.file("/etc/systemd/system/probe-worker-spare.service").exists
 
 
-def test_without_workers_nothing_is_left(host: Any) -> None:
+def test_without_workers_nothing_is_left(host: Any, converge: Converge) -> None:
     """Catches an application without Celery that fails the run, or whose old workers and checks stay."""
     units = "systemctl list-unit-files --no-legend 'probe-worker-*' 'probe-beat*' 'probe-celery-*'"
     assert host.run(units).stdout
     for variables in ({"celery_workers": [], "celery_beat": True}, {"celery_workers": [], "celery_beat": False}):
-        result = converge(host, **variables)
+        result = converge(**variables)
         assert result.returncode == 0, result.stdout
         assert host.service(BEAT).is_running == variables["celery_beat"]
-        assert "changed=0" in converge(host, **variables).stdout
+        assert "changed=0" in converge(**variables).stdout
     assert host.run(units).stdout == ""
     assert host.run("pgrep --uid probe").rc != 0
-    assert converge(host).returncode == 0
+    assert converge().returncode == 0
     assert host.service(DEFAULT).is_running

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import os
 import socket
-import subprocess
-import sys
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import docker
 import pytest
 
-PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
 LISTENING = [8080, 8081, 8090, 8091]
 OPEN = {22, 8080, 8090}
 LOCKED_OUT = [{"name": "ssh", "ports": [22], "sources": ["192.0.2.0/24"]}]
 FOREIGN = "table ip foreign { chain input { type filter hook input priority 10; ip saddr 203.0.113.7 drop; }; }"
+Converge = Callable[..., Any]
 
 
 def container(host: Any) -> Any:
@@ -56,26 +51,6 @@ def listeners(host: Any, eventually: Any) -> Iterator[None]:
         host.run(f"sudo systemctl stop listen-{port}")
 
 
-def converge(host: Any, **variables: Any) -> subprocess.CompletedProcess[str]:
-    """Run the role once more from the controller, with other variables."""
-    name = host.ansible.get_variables()["inventory_hostname"]
-    return subprocess.run(
-        [
-            str(Path(sys.executable).with_name("ansible-playbook")),
-            f"--inventory={os.environ['MOLECULE_INVENTORY_FILE']}",
-            f"--limit={name}",
-            f"--extra-vars={json.dumps(variables)}",
-            str(PROJECT / "molecule/resources/converge.yml"),
-        ],
-        cwd=PROJECT,
-        env={**os.environ, "ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"), "MOLECULE_SCENARIO_NAME": "firewall"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=240,
-    )
-
-
 def status(host: Any) -> str:
     return str(host.run_expect([0], "sudo groundcrew-firewall status").stdout.strip())
 
@@ -107,13 +82,13 @@ def test_udp_opening_lets_a_datagram_in(host: Any, address: str) -> None:
         host.run("sudo systemctl stop datagram; sudo systemctl reset-failed datagram")
 
 
-def test_own_table_comes_back_and_tables_of_others_stay(host: Any, address: str) -> None:
+def test_own_table_comes_back_and_tables_of_others_stay(host: Any, converge: Converge, address: str) -> None:
     """Catches a flush of the whole ruleset (Docker's and fail2ban's rules), and a run that compares files but not what runs."""
     host.run_expect([0], f"echo '{FOREIGN}' | sudo nft -f - && sudo nft delete table inet groundcrew")
     try:
         assert answers(address, 8081)
         before = host.run_expect([0], "sudo nft list table ip foreign").stdout
-        result = converge(host)
+        result = converge()
         assert result.returncode == 0, result.stdout
         assert not answers(address, 8081)
         assert host.run_expect([0], "sudo nft list table ip foreign").stdout == before
@@ -121,25 +96,25 @@ def test_own_table_comes_back_and_tables_of_others_stay(host: Any, address: str)
         host.run("sudo nft delete table ip foreign")
 
 
-def test_wrong_rules_never_reach_the_kernel(host: Any, address: str) -> None:
+def test_wrong_rules_never_reach_the_kernel(host: Any, converge: Converge, address: str) -> None:
     """Catches rules that are loaded although nft refuses them; an address is mistyped."""
-    result = converge(host, firewall_openings=[{"name": "ssh", "ports": [22], "sources": ["fe80::1::2"]}])
+    result = converge(firewall_openings=[{"name": "ssh", "ports": [22], "sources": ["fe80::1::2"]}])
     assert result.returncode != 0
     assert answers(address, 8080)
     assert status(host) == "current"
 
 
-def test_closing_the_own_ssh_port_is_refused(host: Any) -> None:
+def test_closing_the_own_ssh_port_is_refused(host: Any, converge: Converge) -> None:
     """Catches a run that sets off to close the port it stands on."""
-    result = converge(host, firewall_openings=[{"name": "http", "ports": [8080]}])
+    result = converge(firewall_openings=[{"name": "http", "ports": [8080]}])
     assert result.returncode != 0
     assert "Ansible's own SSH connection" in result.stdout
     assert status(host) == "current"
 
 
-def test_lockout_takes_itself_back(host: Any, address: str) -> None:
+def test_lockout_takes_itself_back(host: Any, converge: Converge, address: str) -> None:
     """Catches rules that keep the controller out for good: the run must fail with a reason, and the host must be as before."""
-    result = converge(host, firewall_openings=LOCKED_OUT, firewall_revert_seconds=20)
+    result = converge(firewall_openings=LOCKED_OUT, firewall_revert_seconds=20)
     assert result.returncode != 0
     assert "The former rules are in force again" in " ".join(result.stdout.split())
     assert answers(address, 22)
@@ -147,7 +122,7 @@ def test_lockout_takes_itself_back(host: Any, address: str) -> None:
     assert "192.0.2.0/24 } tcp dport { 22 }" not in host.run_expect([0], "cat /etc/groundcrew-firewall/confirmed.nft").stdout
 
 
-def test_run_that_dies_before_confirming_is_taken_back(host: Any, address: str, eventually: Any) -> None:
+def test_run_that_dies_before_confirming_is_taken_back(host: Any, converge: Converge, address: str, eventually: Any) -> None:
     """Catches a timer that only the controller would start: here no controller ever comes back. The next run heals."""
     directory = "/etc/groundcrew-firewall"
     change = f"sed 's/8080, 8443/8081/' {directory}/confirmed.nft | sudo tee {directory}/wanted.nft"
@@ -156,7 +131,7 @@ def test_run_that_dies_before_confirming_is_taken_back(host: Any, address: str, 
     assert not answers(address, 8080)
     eventually(lambda: answers(address, 8080, 0.5) and not answers(address, 8081, 0.5), within=40)
     assert host.run("sudo groundcrew-firewall confirm").rc == 1
-    result = converge(host)
+    result = converge()
     assert result.returncode == 0, result.stdout
     assert status(host) == "current"
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[4]
+pytestmark = pytest.mark.usefixtures("as_root")
 UNIT, SOCKET = "probe-web.service", "/run/probe/web.sock"
 ASK = f"curl --silent --show-error --fail --max-time 20 --unix-socket {SOCKET} http://localhost"
 # Asks on new connections, one after another, while the unit is restarted three times
@@ -36,13 +33,8 @@ while restarts.poll() is None:
         lost.append(answer.decode())
 print(json.dumps({"answered": answered, "lost": lost}))
 """
+Converge = Callable[..., Any]
 Eventually = Callable[..., Any]
-
-
-@pytest.fixture(autouse=True)
-def as_root(host: Any) -> Iterator[None]:
-    with host.sudo():
-        yield
 
 
 def health(host: Any) -> dict[str, Any]:
@@ -52,16 +44,6 @@ def health(host: Any) -> dict[str, Any]:
 
 def main_process(host: Any) -> str:
     return str(host.check_output(f"systemctl show --property=MainPID --value {UNIT}"))
-
-
-def converge(host: Any, **variables: Any) -> subprocess.CompletedProcess[str]:
-    """Run the role on this host alone, with other variables."""
-    command = [
-        "ansible-playbook", "-i", os.environ["MOLECULE_INVENTORY_FILE"], str(ROOT / "molecule/resources/converge.yml"),
-        "--limit", host.ansible.get_variables()["inventory_hostname"], "-e", json.dumps(variables),
-    ]  # fmt: skip
-    environment = {**os.environ, "MOLECULE_SCENARIO_NAME": "gunicorn"}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
 
 def set_environment(host: Any, line: str) -> None:
@@ -122,46 +104,46 @@ def test_access_log_is_json(host: Any, eventually: Eventually) -> None:
     assert json.loads(line)["path"] == "/healthz"
 
 
-def test_a_changed_environment_is_read_by_the_next_run(host: Any) -> None:
+def test_a_changed_environment_is_read_by_the_next_run(host: Any, converge: Converge) -> None:
     """Catches a change, or a run killed before its restart, that leaves the old process running for good."""
     before = main_process(host)
     set_environment(host, "GREETING=welcome")
-    result = converge(host)
+    result = converge()
     assert result.returncode == 0, result.stdout
     assert health(host)["greeting"] == "welcome"
     assert main_process(host) != before
-    assert "changed=0" in converge(host).stdout
+    assert "changed=0" in converge().stdout
 
 
-def test_a_broken_application_replaces_nothing(host: Any) -> None:
+def test_a_broken_application_replaces_nothing(host: Any, converge: Converge) -> None:
     """Catches a restart into an application that does not load, and a failure that does not say why."""
     before = main_process(host)
     set_environment(host, "BREAK=1")
-    result = converge(host)
+    result = converge()
     set_environment(host, "GREETING=hello")
     assert result.returncode != 0
     assert "RuntimeError: broken on purpose" in result.stdout
     assert main_process(host) == before
-    assert converge(host).returncode == 0
+    assert converge().returncode == 0
 
 
 @pytest.mark.parametrize("first", [False, True], ids=["a later run", "the first run"])
-def test_a_missing_gunicorn_is_named(host: Any, first: bool) -> None:
+def test_a_missing_gunicorn_is_named(host: Any, converge: Converge, first: bool) -> None:
     """Catches a failure that leaves the reader guessing when the requirements do not list gunicorn."""
     host.check_output("mv /srv/probe/current/venv/bin/gunicorn /srv/probe/gunicorn; touch -h /srv/probe/current")
     if first:
         host.check_output("systemctl disable --now probe-web.service probe-web.socket")
         host.check_output("rm /etc/systemd/system/probe-web.service /etc/systemd/system/probe-web.socket; systemctl daemon-reload")
-    result = converge(host)
+    result = converge()
     host.check_output("mv /srv/probe/gunicorn /srv/probe/current/venv/bin/gunicorn")
     assert "add gunicorn to the application's requirements" in result.stdout, result.stdout[-3000:]
-    assert converge(host).returncode == 0
+    assert converge().returncode == 0
 
 
-def test_a_wrong_health_path_is_named_at_once(host: Any) -> None:
+def test_a_wrong_health_path_is_named_at_once(host: Any, converge: Converge) -> None:
     """Catches half a minute of retries, and a failure that does not say which variable to change."""
-    result = converge(host, gunicorn_health_path="/no-such-page")
+    result = converge(gunicorn_health_path="/no-such-page")
     assert "Set gunicorn_health_path" in result.stdout, result.stdout[-3000:]
     assert "404" in result.stdout
     assert "RETRYING" not in result.stdout
-    assert converge(host).returncode == 0
+    assert converge().returncode == 0

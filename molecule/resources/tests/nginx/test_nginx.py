@@ -8,7 +8,6 @@ import os
 import pathlib
 import socket
 import ssl
-import subprocess
 from collections.abc import Callable
 from typing import Any
 
@@ -262,22 +261,7 @@ def test_security_score(host: Any) -> None:
     assert exposure <= 3.0
 
 
-Converge = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-@pytest.fixture
-def converge(host: Any, pytestconfig: pytest.Config) -> Converge:
-    """Run the role once more on the host under test, with other variables."""
-
-    def run(**variables: Any) -> subprocess.CompletedProcess[str]:
-        name = host.ansible.get_variables()["inventory_hostname"]
-        inventory = pytestconfig.getoption("ansible_inventory")
-        command = ["ansible-playbook", "-i", inventory, "-l", name, "-e", json.dumps(variables), "molecule/resources/converge.yml"]
-        root = pathlib.Path(__file__).parents[4]
-        environment = {**os.environ, "ANSIBLE_CONFIG": str(root / "ansible.cfg"), "MOLECULE_SCENARIO_NAME": "nginx"}
-        return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=300)
-
-    return run
+Converge = Callable[..., Any]
 
 
 def test_broken_configuration_stays_out(host: Any, address: str, converge: Converge) -> None:

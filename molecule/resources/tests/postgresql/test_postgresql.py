@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[4]
 SECRETS = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "secrets"
 
 Query = Callable[..., str]
+Converge = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
@@ -169,26 +167,16 @@ def test_killed_server_comes_back_with_its_rows(host: Any, sql: Query, eventuall
         assert eventually(lambda: sql("SELECT max(n) FROM survivor") == "42", within=60)
 
 
-def converge(host: Any, **variables: Any) -> subprocess.CompletedProcess[str]:
-    """Run the role on this host alone, with other variables."""
-    command = [
-        "ansible-playbook", "-i", os.environ["MOLECULE_INVENTORY_FILE"], str(ROOT / "molecule/resources/converge.yml"),
-        "--limit", host.ansible.get_variables()["inventory_hostname"], "-e", json.dumps(variables),
-    ]  # fmt: skip
-    environment = {**os.environ, "MOLECULE_SCENARIO_NAME": "postgresql"}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-
-
-def test_a_broken_access_file_does_not_stop_the_server(host: Any, sql: Query, unit: str) -> None:
+def test_a_broken_access_file_does_not_stop_the_server(host: Any, converge: Converge, sql: Query, unit: str) -> None:
     """Catches a restart, by a handler that runs after the failure, into rules that the server does not start with."""
     before = host.check_output(f"systemctl show -P MainPID {unit}")
     host.check_output(f"echo '# older' | sudo tee -a /etc/systemd/system/{unit}.d/10-groundcrew.conf")
-    result = converge(host, postgresql_hba=[{"address": "fd00:::1"}])
+    result = converge(postgresql_hba=[{"address": "fd00:::1"}])
     assert result.returncode != 0
     assert "pg_hba.conf, line 6: " in result.stdout
     assert host.check_output(f"systemctl show -P MainPID {unit}") == before
     assert sql("SELECT 1") == "1"
-    assert converge(host).returncode == 0
+    assert converge().returncode == 0
     assert host.check_output(f"systemctl show -P MainPID {unit}") != before
     assert sql("SELECT 1") == "1"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import os
 import re
 import resource
 import select
@@ -224,33 +223,21 @@ def test_secrets_stay_secret(address: str, generated: Path) -> None:
     assert on_host("sudo grep -rlF -f /dev/stdin /etc/textreport").split() == ["/etc/textreport/environment"]
 
 
-def ansible(generated: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a playbook on the scenario's hosts."""
-    return subprocess.run(
-        ["ansible-playbook", "-i", str(generated / "inventory"), *arguments],
-        cwd=os.environ["MOLECULE_PROJECT_DIRECTORY"],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-
-
-def test_check_mode_of_the_converged_host(generated: Path) -> None:
+def test_check_mode_of_the_converged_host(converge: Any) -> None:
     """Catches a task that cannot tell, without doing it, that nothing is to be done."""
-    done = ansible(generated, "site.yml", "--check", "--diff")
+    done = converge("--check", "--diff", playbook="site.yml")
     assert done.returncode == 0, done.stdout[-4000:]
     recap = re.findall(r"^(\S+) +: ok=\d+ +changed=(\d+)", done.stdout, re.MULTILINE)
     assert recap, done.stdout[-2000:]
     assert all(changed == "0" for _, changed in recap), [line for line in done.stdout.splitlines() if line.startswith(("TASK", "changed"))]
 
 
-def test_changed_secrets_stay_out_of_diffs_and_of_the_most_verbose_output(generated: Path, tmp_path: Path) -> None:
+def test_changed_secrets_stay_out_of_diffs_and_of_the_most_verbose_output(converge: Any, generated: Path, tmp_path: Path) -> None:
     """Catches a task that shows a secret, old or new, where it would change it."""
     old = {name: (generated / "secrets" / name).read_text().split()[0] for name in SECRETS}
     new = {name: f"planted-{name.replace('_', '-')}-5f0c61d2a97b" for name in SECRETS}
     (tmp_path / "new.json").write_text(json.dumps({f"vault_{name}": secret for name, secret in new.items()}))
-    done = ansible(generated, "site.yml", "--check", "--diff", "-vvv", "-e", f"@{tmp_path / 'new.json'}")
+    done = converge("--check", "--diff", "-vvv", f"--extra-vars=@{tmp_path / 'new.json'}", playbook="site.yml")
     assert done.returncode == 0, done.stdout[-4000:]
     assert re.search(r"changed=[1-9]", done.stdout), "nothing would change, so nothing was tried"
     assert [name for name in SECRETS if old[name] in done.stdout or new[name] in done.stdout] == []
@@ -259,13 +246,13 @@ def test_changed_secrets_stay_out_of_diffs_and_of_the_most_verbose_output(genera
 @pytest.mark.parametrize(
     ("unit", "step"), [("textreport-worker-default.service", "See the task done"), ("textreport-web.service", "Ask for a page")]
 )
-def test_smoke_test_names_the_culprit(host: Any, site: Any, generated: Path, eventually: Any, unit: str, step: str) -> None:
+def test_smoke_test_names_the_culprit(host: Any, site: Any, converge: Any, eventually: Any, unit: str, step: str) -> None:
     """Catches a smoke test that is green whatever is down, and one that does not say where to look."""
     also = " textreport-web.socket" if "web" in unit else ""
     with host.sudo():
         host.check_output(f"echo said-before-it-went | systemd-cat -t culprit && systemctl stop{also} {unit}")
     try:
-        done = ansible(generated, "playbooks/smoke.yml", "-e", "smoke_ready_timeout=4", "-e", "smoke_task_timeout=4")
+        done = converge(playbook="playbooks/smoke.yml", smoke_ready_timeout=4, smoke_task_timeout=4)
     finally:
         with host.sudo():
             host.check_output(f"systemctl start{also} {unit}")

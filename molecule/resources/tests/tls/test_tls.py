@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import os
 import pathlib
 import subprocess
@@ -17,26 +16,11 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.verification import PolicyBuilder, Store
 
-ROOT = pathlib.Path(__file__).parents[4]
 CA = pathlib.Path(os.environ.get("MOLECULE_EPHEMERAL_DIRECTORY", "")) / "ca"
 CERTIFICATE = "/etc/ssl/groundcrew/default/fullchain.pem"
 KEY = "/etc/ssl/groundcrew/default/privkey.pem"
 NAMES = ["www.test.example", "*.apps.test.example", "192.0.2.10", "2001:db8::10"]
-Converge = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-@pytest.fixture
-def converge(host: Any, pytestconfig: pytest.Config) -> Converge:
-    """Run the role once more on the host under test, with other variables."""
-
-    def run(*arguments: str, **variables: Any) -> subprocess.CompletedProcess[str]:
-        name = host.ansible.get_variables()["inventory_hostname"]
-        inventory = pytestconfig.getoption("ansible_inventory")
-        command = ["ansible-playbook", "-i", inventory, "-l", name, "-e", json.dumps(variables), "molecule/resources/converge.yml"]
-        environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "MOLECULE_SCENARIO_NAME": "tls"}
-        return subprocess.run([*command, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
-
-    return run
+Converge = Callable[..., Any]
 
 
 def leaf(host: Any, path: str = CERTIFICATE) -> x509.Certificate:
