@@ -95,7 +95,9 @@ class TestRedis:
         assert self.settings({**CACHE, "addresses": ["10.0.0.2", "::1"]})["bind"] == "10.0.0.2 ::1"
 
     def test_own_settings_win(self) -> None:
-        assert self.settings({**CACHE, "extra_settings": {"appendfsync": "always", "lazyfree-lazy-expire": True}})["appendfsync"] == "always"
+        assert (
+            self.settings({**CACHE, "extra_settings": {"appendfsync": "always", "lazyfree-lazy-expire": True}})["appendfsync"] == "always"
+        )
 
     def test_passwords_are_hashed_and_users_stay_in_their_instance(self) -> None:
         lines = self.users(

@@ -1,0 +1,284 @@
+"""Variables that a role refuses, and what its message then says; tests/test_bad_input.py runs them."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+ROOT = Path(__file__).resolve().parent.parent
+SECRET = "W4vGq8sZ0pLr2xNd"
+
+
+def key_pair(*names: str, days: int = 30) -> tuple[str, str]:
+    """A self-signed certificate and its key as PEM texts; negative days make an expired one."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=90))
+        .not_valid_after(now + datetime.timedelta(days=days))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return certificate.public_bytes(serialization.Encoding.PEM).decode(), private.decode()
+
+
+def provided(certificate: str, key: str) -> dict[str, Any]:
+    return {
+        "tls_mode": "provided",
+        "tls_certificates": [{"name": "default", "names": ["www.example.org"], "certificate": certificate, "private_key": key}],
+    }
+
+
+GOOD_PAIR, OTHER_PAIR = key_pair("www.example.org"), key_pair("www.example.org")
+SITE = {
+    "name": "shop",
+    "server_names": ["www.example.org"],
+    "certificate_file": "/etc/ssl/shop/fullchain.pem",
+    "certificate_key_file": "/etc/ssl/shop/privkey.pem",
+    "upstreams": ["unix:/run/shop/web.sock"],
+}
+USER = {"name": "shop", "instance": "broker", "password": SECRET}
+CACHE_USER = {"name": "shop", "instance": "cache", "password": SECRET}
+OPENING = {"name": "ssh", "ports": [22]}
+
+# What each role takes: a case overrides it
+GOOD: dict[str, dict[str, Any]] = {
+    "base": {},
+    "firewall": {"firewall_openings": [OPENING]},
+    "tls": {"tls_ca_directory": "/nonexistent/ca", "tls_certificates": [{"name": "default", "names": ["www.example.org"]}]},
+    "nginx": {"nginx_sites": [SITE]},
+    "postgresql": {
+        "postgresql_roles": [{"name": "shop", "password": SECRET}],
+        "postgresql_databases": [{"name": "shop", "owner": "shop"}],
+    },
+    "redis": {"redis_users": [USER, CACHE_USER]},
+    "app": {"app_name": "shop", "app_source": str(ROOT / "app"), "app_secret_environment": {"SHOP_KEY": SECRET}},
+    "gunicorn": {"gunicorn_name": "shop", "gunicorn_application": "shop.wsgi:app"},
+    "celery": {"celery_name": "shop", "celery_application": "shop.celery_app:celery"},
+    "smoke": {"smoke_url": "https://www.example.org:8443"},
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    role: str
+    about: str
+    variables: dict[str, Any]
+    expected: tuple[str, ...]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def host(self) -> str:
+        return f"{self.role}-{self.about}".replace(" ", "-")
+
+
+CASES = [
+    # A wrong type
+    Case("base", "wrong type", {"base_packages": "curl,vim"}, ("base_packages", '"curl,vim"', "a list of strings")),
+    Case("firewall", "wrong type", {"firewall_openings": ["ssh"]}, ("firewall_openings[0]", '"ssh"', "a dictionary")),
+    Case("nginx", "wrong type", {"nginx_http_port": "http"}, ("nginx_http_port", '"http"', "an integer")),
+    Case("celery", "no boolean", {"celery_beat": "maybe"}, ("celery_beat", '"maybe"', "true or false")),
+    Case("app", "wrong type", {"app_environment": ["A=1"]}, ("app_environment", '["A=1"]', "a dictionary")),
+    # An unknown mode
+    Case("tls", "unknown mode", {"tls_mode": "acme"}, ("tls_mode", '"acme"', 'one of "internal_ca", "provided"')),
+    Case("app", "unknown mode", {"app_package": "docker"}, ("app_package", '"docker"', 'one of "auto", "wheel", "path"')),
+    Case(
+        "firewall",
+        "unknown protocol",
+        {"firewall_openings": [{**OPENING, "protocol": "icmp"}]},
+        ("firewall_openings[0].protocol", '"icmp"', 'one of "tcp", "udp"'),
+    ),
+    Case(
+        "postgresql",
+        "unsafe method",
+        {"postgresql_hba": [{"address": "10.0.0.0/8", "method": "md5"}]},
+        ("postgresql_hba[0].method", '"md5"', "scram-sha-256"),
+    ),
+    Case("gunicorn", "unknown class", {"gunicorn_worker_class": "fast"}, ("gunicorn_worker_class", '"fast"', "gthread")),
+    # A port out of range
+    Case("nginx", "port out of range", {"nginx_https_port": 70000}, ("nginx_https_port", "70000", "a port from 1 to 65535")),
+    Case(
+        "firewall",
+        "port out of range",
+        {"firewall_openings": [{"name": "ssh", "ports": [22, 0]}]},
+        ("firewall_openings", "0", "ports from 1 to 65535"),
+    ),
+    Case("postgresql", "port out of range", {"postgresql_port": 65536}, ("postgresql_port", "65536", "a port from 1 to 65535")),
+    Case(
+        "redis",
+        "port out of range",
+        {
+            "redis_users": [USER],
+            "redis_instances": [
+                {"name": "broker", "port": 99999, "maxmemory_mb": 64, "maxmemory_policy": "noeviction", "persistence": "aof"}
+            ],
+        },
+        ("redis_instances", "99999", "ports from 1 to 65535"),
+    ),
+    Case(
+        "gunicorn", "port out of range", {"gunicorn_sockets": ["127.0.0.1:80000"]}, ("gunicorn_sockets", "80000", "a port from 1 to 65535")
+    ),
+    Case(
+        "gunicorn",
+        "proxy by name",
+        {"gunicorn_forwarded_allow_ips": ["web1"]},
+        ("gunicorn_forwarded_allow_ips", '["web1"]', "addresses or networks"),
+    ),
+    # A missing or placeholder secret
+    Case(
+        "postgresql",
+        "missing secret",
+        {"postgresql_roles": [{"name": "shop", "password": "{{ vault_postgresql_app_password }}"}]},
+        (
+            "postgresql_roles[0].password",
+            "'vault_postgresql_app_password' is undefined",
+            "set vault_postgresql_app_password in",
+            "vault.yml",
+        ),
+    ),
+    Case(
+        "postgresql",
+        "placeholder secret",
+        {"postgresql_roles": [{"name": "shop", "password": "change_me"}]},
+        ("postgresql_roles[0].password", "********", "placeholder"),
+    ),
+    Case(
+        "redis",
+        "short secret",
+        {"redis_users": [{**USER, "password": "k3Jd9s"}, CACHE_USER]},
+        ("redis_users[0].password", "********", "at least 12 characters"),
+    ),
+    Case("redis", "no secret", {"redis_users": [{"name": "shop", "instance": "broker"}]}, ("redis_users[0].password", "(not set)")),
+    Case(
+        "app",
+        "placeholder secret",
+        {"app_secret_environment": {"SHOP_KEY": "<your secret key>"}},
+        ("app_secret_environment.SHOP_KEY", "********", "placeholder"),
+    ),
+    # Certificates
+    Case(
+        "tls",
+        "expired certificate",
+        provided(*key_pair("www.example.org", days=-1)),
+        ("tls_certificates[0].certificate", "expired on", "a certificate that has not expired"),
+    ),
+    Case(
+        "tls",
+        "mismatched key",
+        provided(GOOD_PAIR[0], OTHER_PAIR[1]),
+        ("tls_certificates[0].private_key", "CN=www.example.org", "belongs to another"),
+    ),
+    Case(
+        "tls",
+        "name not covered",
+        provided(*key_pair("example.org")),
+        ("tls_certificates[0].certificate", "CN=example.org", "does not cover www.example.org"),
+    ),
+    Case("tls", "no certificate", provided("", ""), ("tls_certificates[0].",)),
+    # A source folder that is no Python project
+    Case("app", "no such folder", {"app_source": "/nonexistent"}, ("app_source", '"/nonexistent"', "the absolute path of a folder")),
+    Case("app", "no python project", {"app_source": str(ROOT / "roles")}, ("app_source", "/roles", "the folder of a Python project")),
+    Case("app", "no wsgi target", {"app_wsgi_target": "shop"}, ("app_wsgi_target", '"shop"', "module:attribute")),
+    Case("smoke", "no address", {"smoke_url": "www.example.org"}, ("smoke_url", '"www.example.org"', "https://www.example.com")),
+    # Two with one name
+    Case("nginx", "two sites with one name", {"nginx_sites": [SITE, SITE]}, ("nginx_sites", '["shop", "shop"]', "site names that differ")),
+    Case(
+        "nginx",
+        "one host in two sites",
+        {"nginx_sites": [SITE, {**SITE, "name": "other"}]},
+        ("nginx_sites", "www.example.org", "each host in one site's server_names only"),
+    ),
+    Case(
+        "firewall",
+        "two openings with one name",
+        {"firewall_openings": [OPENING, OPENING]},
+        ("firewall_openings", "names of openings that differ"),
+    ),
+    Case(
+        "redis",
+        "two users with one name",
+        {"redis_users": [USER, USER, CACHE_USER]},
+        ("redis_users", "broker/shop", "user names that differ within an instance"),
+    ),
+    Case(
+        "celery",
+        "two workers with one name",
+        {"celery_workers": [{"name": "a", "queues": ["a"]}, {"name": "a", "queues": ["b"]}]},
+        ("celery_workers", "worker names that differ"),
+    ),
+    # Rules across variables
+    Case(
+        "celery",
+        "stops before the longest task",
+        {"celery_stop_timeout": 60},
+        ("celery_stop_timeout", "60", "more seconds than celery_task_time_limit"),
+    ),
+    Case(
+        "postgresql",
+        "owner nobody declares",
+        {"postgresql_databases": [{"name": "shop", "owner": "nobody"}]},
+        ("postgresql_databases", "nobody", "owners that postgresql_roles declares (shop)"),
+    ),
+    Case(
+        "firewall",
+        "no network",
+        {"firewall_openings": [{**OPENING, "sources": ["10.0.0.300"]}]},
+        ("firewall_openings", "10.0.0.300", "addresses or networks"),
+    ),
+    Case("redis", "any address", {"redis_addresses": ["0.0.0.0"]}, ("redis_addresses", "0.0.0.0", "no wildcard")),
+    # A release other than Debian 12 or 13
+    Case(
+        "base",
+        "unsupported release",
+        {},
+        ("base_accept_unsupported_release", "Ubuntu 24.04", "Debian 12 or 13"),
+        {"ansible_distribution": "Ubuntu", "ansible_distribution_major_version": "24", "ansible_distribution_version": "24.04"},
+    ),
+    # A typo
+    *(
+        Case(role, "typo", {f"{role}_{typo}": "x"}, (f"{role}_{typo}", f"a variable that role {role} knows; did you mean {role}_{meant}"))
+        for role, typo, meant in [
+            ("base", "timezon", "timezone"),
+            ("firewall", "opening", "openings"),
+            ("tls", "certificate", "certificates"),
+            ("nginx", "https_prt", "https_port"),
+            ("postgresql", "database", "databases"),
+            ("redis", "instance", "instances"),
+            ("app", "environ", "environment"),
+            ("gunicorn", "worker", "workers"),
+            ("celery", "queue_workers", "workers"),
+            ("smoke", "uri", "url"),
+        ]
+    ),
+    # A required one
+    *(
+        Case(role, f"no {name}", {f"{role}_{name}": None}, (f"{role}_{name}",))
+        for role, name in [("tls", "certificates"), ("nginx", "sites"), ("redis", "users"), ("app", "name"), ("gunicorn", "application")]
+    ),
+]
+ACCEPTED = [
+    *(Case(role, "as it should be", {}, ()) for role in GOOD),
+    Case("tls", "provided", provided(*GOOD_PAIR), ()),
+    Case(
+        "base",
+        "risk taken",
+        {"base_accept_unsupported_release": True},
+        (),
+        {"ansible_distribution": "Ubuntu", "ansible_distribution_major_version": "24", "ansible_distribution_version": "24.04"},
+    ),
+]
+# Accepted by base, and yet nothing that postgresql could install
+UNKNOWN_RELEASE = Case(
+    "postgresql", "unknown release", {}, (), {"ansible_distribution": "Ubuntu", "ansible_distribution_major_version": "24"}
+)
+ALL = [*CASES, *ACCEPTED, UNKNOWN_RELEASE]
