@@ -20,9 +20,10 @@ down:  ## Take the local host down and leave nothing behind (GROUNDCREW_KEEP=1 k
 ssh: toolchain  ## Log in to the local host
 	@$(run) tools.access
 
-test: lint test-unit test-app test-up molecule  ## Everything: lint, unit and app tests, make up, Molecule on Debian 12 and 13
+test: check test-up molecule  ## Everything: lint, unit and app tests, make up, Molecule on Debian 12 and 13
 
-check: lint test-unit test-app  ## The everyday part of it: lint, unit and app tests
+check:  ## The everyday part of it: lint, unit and app tests, side by side
+	@$(MAKE) --no-print-directory -j3 --output-sync=target lint test-unit test-app
 
 lint: toolchain app-toolchain  ## All linters, side by side
 	@$(run) tools.lint

@@ -13,14 +13,20 @@ from ansible.template import Templar, trust_as_template
 
 ROLES = Path(__file__).resolve().parent.parent / "roles"
 MANAGED = "Ansible managed"
-FACTS = {
+# Of a small server, as ansible_facts holds them
+FACTS: dict[str, Any] = {
     "distribution": "Debian",
     "distribution_major_version": "13",
     "distribution_release": "trixie",
+    "distribution_version": "13.1",
+    "env": {"SSH_CONNECTION": "192.0.2.1 50000 192.0.2.2 22"},
     "memtotal_mb": 2048,
+    "os_family": "Debian",
     "processor_vcpus": 2,
     "virtualization_tech_guest": [],
 }
+# As a fact cache or set_fact holds them
+PREFIXED_FACTS = {f"ansible_{name}": value for name, value in FACTS.items()}
 
 
 @functools.cache

@@ -17,19 +17,7 @@ import pytest
 import yaml
 
 from tests.bad_input import ACCEPTED, ALL, CASES, GOOD, OTHER_PAIR, ROOT, SECRET, UNKNOWN_RELEASE, Case
-
-FACTS = {
-    "ansible_distribution": "Debian",
-    "ansible_distribution_major_version": "13",
-    "ansible_distribution_version": "13.1",
-    "ansible_distribution_release": "trixie",
-    "ansible_os_family": "Debian",
-    "ansible_processor_vcpus": 2,
-    "ansible_memtotal_mb": 2048,
-    "ansible_virtualization_tech_guest": ["docker"],
-    "ansible_virtualization_type": "docker",
-    "ansible_env": {},
-}
+from tests.rendering import PREFIXED_FACTS
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +30,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess
         groups[case.role]["hosts"][case.host] = {"faked": case.facts}
         (folder / "inventory/host_vars" / f"{case.host}.yml").write_text(yaml.safe_dump({**GOOD[case.role], **case.variables}))
     (folder / "inventory/hosts.yml").write_text(yaml.safe_dump(groups))
-    facts = {name: f"{{{{ faked.{name} | default({value!r}) }}}}" for name, value in FACTS.items()}
+    facts = {name: f"{{{{ faked.{name} | default({value!r}) }}}}" for name, value in PREFIXED_FACTS.items()}
     plays = [
         {
             "name": f"Validate {role}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -32,29 +33,26 @@ def baseline(folder: Path, inventory: dict[str, Any] | None = None, **variables:
     """What the fleet's baseline makes of the production inventory, some of it overridden: a dict of variables for each host."""
     (folder / "group_vars").symlink_to(ROOT / "group_vars")
     (folder / "over.yml").write_text(yaml.safe_dump(inventory or {"all": {}}))
+    shown = {group: "{{ {" + ", ".join(f"'{name}': {name}" for name in names) + "} | to_json }}" for group, names in SHOWN.items()}
     plays = [
         {
             "name": "Show what the roles get",
             "hosts": group,
             "gather_facts": False,
-            "tasks": [{"name": "Write it down", "ansible.builtin.copy": {
-                "content": "{{ {" + ", ".join(f"'{name}': {name}" for name in names) + "} | to_json }}",
-                "dest": f"{folder}/{{{{ inventory_hostname }}}}-{group}.json",
-                "mode": "0600",
-            }}],
+            "tasks": [{"name": "Show it", "ansible.builtin.debug": {"msg": text}}],
         }
-        for group, names in SHOWN.items()
-    ]  # fmt: skip
+        for group, text in shown.items()
+    ]
     (folder / "play.yml").write_text(yaml.safe_dump(plays))
     secrets = {f"vault_{name}": "W4vGq8sZ0pLr2xNd" for name in ("postgresql_app_password", "redis_broker_password", "redis_cache_password")}
-    local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
     done = subprocess.run(
         [
             *(str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(PRODUCTION), "-i", str(folder / "over.yml")),
             *("--vault-password-file", str(PRODUCTION / "example-vault-password.txt")),
-            *("-e", json.dumps(local | secrets | variables), str(folder / "play.yml")),
+            *("-e", json.dumps(secrets | variables), str(folder / "play.yml")),
         ],
         cwd=ROOT,
+        env={**os.environ, "ANSIBLE_CALLBACK_RESULT_FORMAT": "json", "ANSIBLE_NOCOLOR": "1"},
         capture_output=True,
         text=True,
         timeout=120,
@@ -62,8 +60,9 @@ def baseline(folder: Path, inventory: dict[str, Any] | None = None, **variables:
     )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     found: Baseline = {host: {} for host in ADDRESSES}
-    for path in folder.glob("*.json"):
-        found[path.stem.split("-")[0]] |= json.loads(path.read_text())
+    for line in re.finditer(r"^ok: \[(\w+)\] => ", done.stdout, re.MULTILINE):
+        result, _ = json.JSONDecoder().raw_decode(done.stdout, line.end())
+        found[line[1]] |= json.loads(result["msg"])
     return found
 
 
