@@ -20,7 +20,9 @@ down:  ## Take the local host down and leave nothing behind (GROUNDCREW_KEEP=1 k
 ssh: toolchain  ## Log in to the local host
 	@$(run) tools.access
 
-test: check test-up molecule  ## Everything: lint, unit and app tests, make up, Molecule on Debian 12 and 13
+# One after the other, so that it fails early
+test:  ## Everything: lint, unit and app tests, make up, Molecule on Debian 12 and 13
+	@for target in check test-up molecule; do $(MAKE) --no-print-directory $$target || exit; done
 
 check:  ## The everyday part of it: lint, unit and app tests, side by side
 	@$(MAKE) --no-print-directory -j3 --output-sync=target lint test-unit test-app
@@ -62,5 +64,3 @@ app-toolchain:
 	@sh tools/venv.sh .venv-app app/requirements-dev.lock app
 
 .PHONY: help up down ssh test check lint test-unit test-app test-up molecule bench fmt docs secrets lock toolchain app-toolchain
-# One after the other, whatever -j says: `make test` is to fail early
-.NOTPARALLEL:
