@@ -35,6 +35,8 @@ def components(client: FlaskClient, status: int = 503) -> dict[str, dict[str, ob
         assert secret not in answer.text
     found: dict[str, dict[str, object]] = answer.json["components"]
     assert set(found) == {"database", "broker", "cache", "worker"}
+    # A component a line, for people who read it by curl
+    assert sum('"ok":' in line for line in answer.text.splitlines()) == len(found)
     return found
 
 
