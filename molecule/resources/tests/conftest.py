@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -64,6 +65,16 @@ def converge(host: Any) -> Converge:
         return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False, timeout=600)
 
     return run
+
+
+@pytest.fixture
+def exposure(host: Any) -> Callable[[str], float]:
+    """Return a function that tells how exposed systemd sees a unit that it knows: 0 to 10, less is better."""
+
+    def ask(unit: str) -> float:
+        return float(re.search(r"exposure level for \S+: ([\d.]+)", host.check_output("systemd-analyze security --no-pager %s", unit))[1])  # type: ignore[index]
+
+    return ask
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -94,6 +95,25 @@ def test_swap_that_is_newly_asked_for_can_be_checked(host: Any, converge: Conver
         host.run_expect([0], "sudo apt-get --yes purge chrony")
     assert result.returncode == 0, result.stdout
     assert "Describe the swap file to systemd" in result.stdout
+
+
+def test_proxy_is_asked_by_apt_units_and_logins(host: Any, converge: Converge, eventually: Any) -> None:
+    """Catches a proxy that is set and not used."""
+    ask = "/usr/bin/python3 -c 'import urllib.request as r; r.urlopen(\"http://{}.test.example/\")'"
+    host.run_expect([0], "sudo systemd-run --collect --unit=proxy /usr/bin/python3 -u -m http.server 3128 --bind 127.0.0.1")
+    try:
+        assert eventually(lambda: host.socket("tcp://127.0.0.1:3128").is_listening)
+        result = converge(base_http_proxy="http://127.0.0.1:3128")
+        assert result.returncode == 0, result.stdout
+        host.run("sudo apt-get update; sudo systemd-run --wait --collect " + ask.format("unit"))
+        host.run("bash --login -c %s", ask.format("login"))
+        asked = host.run("sudo journalctl --output=cat --unit=proxy").stdout
+    finally:
+        host.run("sudo systemctl stop proxy")
+        assert converge().returncode == 0
+    assert re.search(r'"(GET|CONNECT) (?!http://\w+\.test\.example/)', asked), asked
+    assert "GET http://unit.test.example/" in asked
+    assert "GET http://login.test.example/" in asked
 
 
 def test_unsupported_release_is_refused(host: Any, converge: Converge) -> None:
