@@ -84,7 +84,8 @@ def jobs() -> int:
         if not chosen.isdigit() or int(chosen) < 1:
             raise Problem(f"GROUNDCREW_JOBS is {chosen!r}", "A number of scenarios at a time, 1 or more")
         return int(chosen)
-    return max(1, min(os.cpu_count() or 1, available_bytes() // SCENARIO_BYTES))
+    # One more than there are cores, for each waits a good part of its time
+    return max(1, min((os.cpu_count() or 1) + 1, available_bytes() // SCENARIO_BYTES))
 
 
 @contextmanager

@@ -95,7 +95,7 @@ def test_the_longest_scenario_starts_first(tmp_path: Path, monkeypatch: pytest.M
     assert scenarios.longest_first(["base", "new", "default", "tls"]) == ["new", "default", "tls", "base"]
 
 
-@pytest.mark.parametrize(("cores", "gigabytes", "at_a_time"), [(2, 24, 2), (2, 4, 1), (8, 12, 4), (1, 1, 1)])
+@pytest.mark.parametrize(("cores", "gigabytes", "at_a_time"), [(2, 24, 3), (2, 4, 1), (8, 12, 4), (1, 1, 1)])
 def test_cores_and_memory_decide_how_many_run(monkeypatch: pytest.MonkeyPatch, cores: int, gigabytes: int, at_a_time: int) -> None:
     monkeypatch.delenv("GROUNDCREW_JOBS", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
