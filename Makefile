@@ -14,8 +14,10 @@ help:  ## List the targets
 up: toolchain  ## Start the local host and converge it: https://localhost:8443
 	@$(run) tools.up
 
+# Whatever is left of an earlier run means that there may be more, also where the toolchain itself is gone
 down:  ## Take the local host down and leave nothing behind (GROUNDCREW_KEEP=1 keeps images)
-	@if [ -x $(VENV)/bin/python ]; then $(run) tools.down; else echo "nothing is up: there is no $(VENV)"; fi
+	@if [ -e .local ] || [ -e .cache ] || [ -e $(VENV) ]; then $(MAKE) --no-print-directory toolchain && $(run) tools.down; \
+	else echo "nothing is up: there is no .local, .cache or $(VENV)"; fi
 
 ssh: toolchain  ## Log in to the local host
 	@$(run) tools.access

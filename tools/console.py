@@ -10,10 +10,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from docker.errors import DockerException
+from requests.exceptions import RequestException
+
 ROOT = Path(__file__).resolve().parent.parent
 LOCAL = ROOT / ".local"
 CACHE = ROOT / ".cache"
 LOGS = CACHE / "logs"
+# Of an engine that `make up` has started by hand
+ENGINE_LOG = Path("/var/log/groundcrew-dockerd.log")
+ENGINE_REMEDY = f"""journalctl -u docker -n 50      # the engine's log; of one that make up has started by hand: {ENGINE_LOG}
+make down && make up            # a fresh host"""
 
 
 class Problem(Exception):
@@ -24,6 +31,11 @@ class Problem(Exception):
         self.what = what
         self.remedy = remedy
         self.code = code
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, however it is broken into lines."""
+    return " ".join(str(error).split())
 
 
 def say(text: str = "") -> None:
@@ -42,13 +54,15 @@ def fail(problem: Problem) -> int:
 
 
 def run_command(main: Callable[[], int]) -> int:
-    """Run a tool's main; a problem or Ctrl-C becomes a message and an exit code instead of a traceback."""
+    """Run a tool's main; a problem, a failing engine or Ctrl-C becomes a message and an exit code instead of a traceback."""
     # What the tools start finds the toolchain, also where nobody has activated it
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     try:
         return main()
     except Problem as problem:
         return fail(problem)
+    except (DockerException, RequestException) as error:
+        return fail(Problem(f"the Docker engine failed or did not answer: {one_line(error)}", ENGINE_REMEDY))
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return 130

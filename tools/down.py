@@ -11,7 +11,9 @@ import docker
 from docker.errors import APIError
 
 from tools import engine, host, image, runs
-from tools.console import LOCAL, ROOT, run_command, say
+from tools.console import LOCAL, ROOT, Problem, run_command, say
+
+START_ENGINE = ".venv/bin/python -m tools.engine      # starts the engine, or says how to"
 
 
 def remove_containers(client: docker.DockerClient) -> list[str]:
@@ -47,6 +49,15 @@ def main() -> int:
             removed += image.remove_all(client) + remove_volumes(client)
         say(f"Removed: {', '.join(removed) or 'no container, image or volume was there'}")
         say(f"Docker: {engine.stop_if_ours()}")
+    elif LOCAL.exists():
+        # .local/ stays: it is what says that a host was made, and holds the key to it
+        raise Problem(
+            "no Docker engine answers: the local host, images and volumes may be left on it, and nothing was removed",
+            f"{START_ENGINE}\nmake down\nrm -r .local      # instead, where that engine is gone for good",
+        )
+    else:
+        # As after a first `make down`, which stops an engine that `make up` has started by hand
+        say(f"No Docker engine answers, so nothing was looked for on it. Where images or volumes are left:\n  {START_ENGINE}\n  make down")
     if LOCAL.exists():
         shutil.rmtree(LOCAL)
         say("Removed: .local/")

@@ -15,11 +15,10 @@ import docker
 from docker.errors import DockerException
 
 from tools import packages
-from tools.console import LOGS, Problem, duration, run_command, run_logged, say
+from tools.console import ENGINE_LOG, LOGS, Problem, duration, run_command, run_logged, say
 
 # Beside the engine, not in .local/: it must outlive `make down` and must not outlive the machine
 PID_FILE = Path("/run/groundcrew-dockerd.pid")
-ENGINE_LOG = Path("/var/log/groundcrew-dockerd.log")
 SOCKET = Path("/var/run/docker.sock")
 START_SECONDS = 60
 # Building and importing images are single requests that take their time

@@ -22,6 +22,7 @@ from tools.console import (
     ROOT,
     Problem,
     duration,
+    one_line,
     run_command,
     run_logged,
     say,
@@ -93,7 +94,6 @@ def build_lock(name: str) -> Iterator[None]:
 def bootstrap_base(client: docker.DockerClient, release: str, name: str) -> None:
     """Make the base image from the Debian mirror that apt's defaults and proxy variables name."""
     log = LOGS / f"image-{release}.log"
-    # No registry answers, so the base comes from the Debian mirror
     packages.need(
         "mmdebstrap",
         ["mmdebstrap", "debian-archive-keyring"],
@@ -126,10 +126,15 @@ def ensure_base(client: docker.DockerClient, release: str) -> str:
         if local_image(client, name):
             return name
     if registry_has(official):
-        client.images.pull(official)
-        with PULLED.open("a", encoding="utf-8") as pulled:
-            pulled.write(f"{official}\n")
-        return official
+        try:
+            client.images.pull(official)
+        except (DockerException, OSError) as error:
+            # It answers, and yet refuses the image itself: a rate limit, a login, a proxy that lets only small answers through
+            say(f"{official} cannot be pulled, so the base comes from the Debian mirror: {one_line(error)}")
+        else:
+            with PULLED.open("a", encoding="utf-8") as pulled:
+                pulled.write(f"{official}\n")
+            return official
     bootstrap_base(client, release, own)
     return own
 

@@ -54,7 +54,9 @@ def main() -> int:
             say(f"run {number + 1} came through")
             return 0
         else:
-            raise Problem(f"no run was killed: site.yml changes fewer than {chosen.changes} things", "Choose fewer --changes, or a bare host")
+            raise Problem(
+                f"no run was killed: site.yml changes fewer than {chosen.changes} things", "Choose fewer --changes, or a bare host"
+            )
     raise Problem(f"no run came through within {MOST_RUNS}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tools import engine, runs
+from tools import browser, engine, runs
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,15 +56,26 @@ def make(target: str, checkout: Path, environment: dict[str, str]) -> str:
     return done.stdout
 
 
+def curl(checkout: Path, *arguments: str) -> str:
+    command = ["curl", "--silent", "--show-error", "--max-time", "10", "--cacert", ".local/ca.pem", *arguments]
+    return subprocess.run(command, cwd=checkout, check=True, capture_output=True, text=True).stdout
+
+
 def test_up_again_and_down(checkout: Path, environment: dict[str, str]) -> None:
-    """Catches a first command that fails on a clean checkout, a second one that changes something, and what down leaves."""
+    """Catches a first command that fails on a clean checkout, a second one that changes something, and what down leaves.
+
+    Between the two: an address that a visitor's browser refuses, or that http leads to on another port.
+    """
     first = make("up", checkout, environment)
     site = f"https://localhost:{environment['GROUNDCREW_HTTPS_PORT']}"
     assert site in first
     assert "make down" in first
-    curl = ["curl", "--silent", "--show-error", "--fail", "--max-time", "10", "--cacert", ".local/ca.pem", f"{site}/readyz"]
-    ready = subprocess.run(curl, cwd=checkout, check=True, capture_output=True, text=True).stdout
-    assert '"ready":true' in ready
+    assert json.loads(curl(checkout, "--fail", f"{site}/readyz"))["ready"] is True
+    plain = f"http://localhost:{environment['GROUNDCREW_HTTP_PORT']}"
+    redirect = curl(checkout, "--output", "/dev/null", "--write-out", "%{http_code} %{redirect_url}", f"{plain}/readyz?a=b")
+    assert redirect == f"301 {site}/readyz?a=b"
+    seen = browser.visit(engine.connect(), site, checkout / ".local/ca.pem", "host")
+    assert seen == {"state": "done", "words": "4", "same_page": True, "console": []}
     assert "nothing changed" in make("up", checkout, environment)
     hostname = subprocess.run(
         [*(".venv/bin/python", "-m", "tools.access"), "hostname"], cwd=checkout, env=environment, check=True, capture_output=True, text=True

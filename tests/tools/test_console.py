@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from docker.errors import APIError
+from requests.exceptions import ConnectionError as RequestsConnectionError
 
 from tools.console import Phases, Problem, duration, run_command, run_logged
 
@@ -39,6 +41,19 @@ def test_a_failed_phase_says_so_and_fails(capsys: pytest.CaptureFixture[str]) ->
     shown = capsys.readouterr()
     assert "[1/1] Host ... failed after" in shown.out
     assert shown.err == "\nerror: the port is taken\n\nWhat to do:\n  choose another\n  make up\n"
+
+
+@pytest.mark.parametrize("error", [APIError("500 Server Error:\nno space left"), RequestsConnectionError("no space left")])
+def test_a_failing_engine_is_a_message_with_a_remedy(capsys: pytest.CaptureFixture[str], error: Exception) -> None:
+    def main() -> int:
+        raise error
+
+    assert run_command(main) == 1
+    first, _, *remedy = capsys.readouterr().err.strip().splitlines()
+    assert first.startswith("error: the Docker engine failed")
+    assert first.endswith("no space left")
+    assert "journalctl -u docker" in "".join(remedy)
+    assert "make down && make up" in "".join(remedy)
 
 
 def test_a_failed_command_shows_the_end_of_its_log(tmp_path: Path) -> None:

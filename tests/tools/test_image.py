@@ -6,7 +6,7 @@ from pathlib import Path
 from unittest.mock import MagicMock
 
 import pytest
-from docker.errors import ImageNotFound
+from docker.errors import APIError, ImageNotFound
 
 from tools import image
 from tools.console import Problem
@@ -56,6 +56,24 @@ def test_the_registrys_base_is_used_where_it_answers(monkeypatch: pytest.MonkeyP
     assert image.ensure_base(client, "trixie") == "debian:trixie-slim"
     client.images.pull.assert_called_once_with("debian:trixie-slim")
     assert image.PULLED.read_text() == "debian:trixie-slim\n"
+
+
+@pytest.mark.parametrize("refusal", [APIError("toomanyrequests:\nrate limit"), ConnectionError("rate limit")])
+def test_a_registry_that_refuses_the_pull_leaves_the_mirror(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], refusal: Exception
+) -> None:
+    """Catches a rate limit that ends `make up` with a traceback, and an image noted for removal that was never pulled."""
+    made: list[str] = []
+    monkeypatch.setattr(image, "registry_has", lambda name: True)
+    monkeypatch.setattr(image, "bootstrap_base", lambda client, release, name: made.append(name))
+    client = engine_with()
+    client.images.pull.side_effect = refusal
+    assert image.ensure_base(client, "trixie") == "groundcrew-base:trixie"
+    assert made == ["groundcrew-base:trixie"]
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("debian:trixie-slim cannot be pulled")
+    assert line.endswith("rate limit")
+    assert not image.PULLED.exists()
 
 
 def test_without_a_registry_the_base_comes_from_the_mirror(monkeypatch: pytest.MonkeyPatch) -> None:
