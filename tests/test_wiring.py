@@ -29,11 +29,13 @@ SHOWN = {
 Baseline = dict[str, dict[str, Any]]
 
 
-def baseline(folder: Path, inventory: dict[str, Any] | None = None, **variables: Any) -> Baseline:
-    """What the fleet's baseline makes of hosts in tiers, some of it overridden: a dict of variables for each host."""
+def baseline(
+    folder: Path, inventory: dict[str, Any] | None = None, hosts: Path = TIERS, shown: dict[str, list[str]] = SHOWN, **variables: Any
+) -> Baseline:
+    """What the fleet's baseline makes of hosts, in tiers by default, some of it overridden: a dict of variables for each host."""
     (folder / "group_vars").symlink_to(ROOT / "group_vars")
     (folder / "over.yml").write_text(yaml.safe_dump(inventory or {"all": {}}))
-    shown = {group: "{{ {" + ", ".join(f"'{name}': {name}" for name in names) + "} | to_json }}" for group, names in SHOWN.items()}
+    texts = {group: "{{ {" + ", ".join(f"'{name}': {name}" for name in names) + "} | to_json }}" for group, names in shown.items()}
     plays = [
         {
             "name": "Show what the roles get",
@@ -41,13 +43,13 @@ def baseline(folder: Path, inventory: dict[str, Any] | None = None, **variables:
             "gather_facts": False,
             "tasks": [{"name": "Show it", "ansible.builtin.debug": {"msg": text}}],
         }
-        for group, text in shown.items()
+        for group, text in texts.items()
     ]
     (folder / "play.yml").write_text(yaml.safe_dump(plays))
     secrets = {f"vault_{name}": "W4vGq8sZ0pLr2xNd" for name in ("postgresql_app_password", "redis_broker_password", "redis_cache_password")}
     done = subprocess.run(
         [
-            *(str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(TIERS), "-i", str(folder / "over.yml")),
+            *(str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(hosts), "-i", str(folder / "over.yml")),
             *("-e", json.dumps(secrets | variables), str(folder / "play.yml")),
         ],
         cwd=ROOT,
@@ -58,10 +60,10 @@ def baseline(folder: Path, inventory: dict[str, Any] | None = None, **variables:
         check=False,
     )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
-    found: Baseline = {host: {} for host in ADDRESSES}
+    found: Baseline = {}
     for line in re.finditer(r"^ok: \[(\w+)\] => ", done.stdout, re.MULTILINE):
         result, _ = json.JSONDecoder().raw_decode(done.stdout, line.end())
-        found[line[1]] |= json.loads(result["msg"])
+        found[line[1]] = found.get(line[1], {}) | json.loads(result["msg"])
     return found
 
 
@@ -113,6 +115,17 @@ def test_another_application_inherits_nothing_of_the_sample(tmp_path: Path) -> N
     assert (got["web1"]["smoke_ready_path"], got["web1"]["smoke_task_path"]) == ("/healthz", "")
     assert {unit["host"] for unit in got["web1"]["smoke_units"]} == set(ADDRESSES) - {"worker1"}
     assert got["web1"]["site_static_immutable"] is False
+
+
+def test_groups_that_an_application_does_not_use_may_be_missing(tmp_path: Path) -> None:
+    """Catches an application without workers and Redis that has to invent hosts for them."""
+    group = {"hosts": {"one": {"host_address": "10.20.0.30"}}}
+    hosts = {"all": {"vars": {"site_hosts": ["shop.example.com"]}, "children": {"web": group, "app": group, "db": group}}}
+    (tmp_path / "hosts.yml").write_text(yaml.safe_dump(hosts))
+    shown = {"all": ["firewall_openings", "postgresql_hba", "postgresql_listen_addresses", "nginx_sites", "smoke_units", "database_url"]}
+    got = baseline(tmp_path, hosts=tmp_path / "hosts.yml", shown=shown, app_name="shop", app_source="/srv/shop", app_wsgi_target="shop:app")
+    assert ports(got["one"]["firewall_openings"]) == {22, 80, 443}
+    assert [unit["unit"] for unit in got["one"]["smoke_units"]] == ["postgresql@*.service", "shop-web.service", "nginx.service"]
 
 
 @pytest.mark.parametrize(
