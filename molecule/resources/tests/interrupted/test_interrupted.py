@@ -9,6 +9,13 @@ import pytest
 pytestmark = pytest.mark.usefixtures("as_root")
 
 
+def test_a_further_run_changes_nothing(converge: Any) -> None:
+    """Catches a run that came through and yet left something for the next."""
+    result = converge(playbook="site.yml")
+    assert result.returncode == 0, result.stdout[-4000:]
+    assert "changed=0" in result.stdout, [line for line in result.stdout.splitlines() if line.startswith(("TASK", "changed"))]
+
+
 def test_report_end_to_end(site: Any, eventually: Any) -> None:
     """Catches a service that was configured in a killed run, and never started or restarted by the next."""
     location = site.request("POST", "/api/reports", {"text": "Healed, all of it."}).headers["Location"]

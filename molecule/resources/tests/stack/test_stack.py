@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import json
 import re
 import resource
 import select
@@ -225,37 +224,3 @@ def test_check_mode_of_the_converged_host(converge: Any) -> None:
     recap = re.findall(r"^(\S+) +: ok=\d+ +changed=(\d+)", done.stdout, re.MULTILINE)
     assert recap, done.stdout[-2000:]
     assert all(changed == "0" for _, changed in recap), [line for line in done.stdout.splitlines() if line.startswith(("TASK", "changed"))]
-
-
-def test_changed_secrets_stay_out_of_diffs_and_of_the_most_verbose_output(converge: Any, generated: Path, tmp_path: Path) -> None:
-    """Catches a task that shows a secret, old or new, where it would change it."""
-    old = {name: (generated / "secrets" / name).read_text().split()[0] for name in SECRETS}
-    new = {name: f"planted-{name.replace('_', '-')}-5f0c61d2a97b" for name in SECRETS}
-    (tmp_path / "new.json").write_text(json.dumps({f"vault_{name}": secret for name, secret in new.items()}))
-    done = converge("--check", "--diff", "-vvv", f"--extra-vars=@{tmp_path / 'new.json'}", playbook="site.yml")
-    assert done.returncode == 0, done.stdout[-4000:]
-    assert re.search(r"changed=[1-9]", done.stdout), "nothing would change, so nothing was tried"
-    assert [name for name in SECRETS if any(form in done.stdout for form in (old[name], quote(old[name]), new[name]))] == []
-
-
-@pytest.mark.parametrize(
-    ("unit", "step"), [("textreport-worker-default.service", "See the task done"), ("textreport-web.service", "Ask for a page")]
-)
-def test_smoke_test_names_the_culprit(host: Any, site: Any, converge: Any, eventually: Any, unit: str, step: str) -> None:
-    """Catches a smoke test that is green whatever is down, and one that does not say where to look."""
-    also = " textreport-web.socket" if "web" in unit else ""
-    with host.sudo():
-        host.check_output(f"systemctl stop{also} {unit}")
-    try:
-        done = converge(playbook="playbooks/smoke.yml", smoke_ready_timeout=4, smoke_task_timeout=4)
-    finally:
-        with host.sudo():
-            host.check_output(f"systemctl start{also} {unit}")
-    assert done.returncode != 0
-    assert re.search(rf"The culprit seems to be {unit.replace('worker-default', 'worker-.')} on \S+, which is \S+", done.stdout), (
-        done.stdout[-3000:]
-    )
-    assert f'failed at "{step}"' in done.stdout or "Not ready: worker" in done.stdout
-    # The end of its own journal
-    assert re.search(r"Stopped .*textreport|warm shutdown|Shutting down", done.stdout), done.stdout[-3000:]
-    assert eventually(site.ready, within=60)
