@@ -168,6 +168,7 @@ def test_second_release_is_current_and_keeps_the_first(host: Any, second: subpro
     assert host.file(f"{current}/src/app.py").contains('"welcome"')
 
 
+@pytest.mark.one_release
 def test_failing_migration_leaves_the_old_release(host: Any, broken: subprocess.CompletedProcess[str]) -> None:
     """Catches a host that switches to a release whose migration failed, and a failure that does not say why."""
     assert broken.returncode != 0
@@ -175,6 +176,7 @@ def test_failing_migration_leaves_the_old_release(host: Any, broken: subprocess.
     assert greeting(host) == "welcome"
 
 
+@pytest.mark.one_release
 def test_half_made_install_is_healed(host: Any, source: Path, broken: subprocess.CompletedProcess[str], healed: list[Any]) -> None:
     """Catches a run that takes what an interrupted one left for a release, or stumbles over it, and releases that pile up."""
     assert healed[0].returncode == 0, healed[0].stdout
@@ -182,11 +184,13 @@ def test_half_made_install_is_healed(host: Any, source: Path, broken: subprocess
     assert host.run("ls -A /srv/hello/releases | wc -l").stdout.strip() == "2"
 
 
+@pytest.mark.one_release
 def test_migration_of_a_killed_run_is_waited_for(host: Any, healed: list[Any]) -> None:
     """Catches a run that stops at a migration that still runs, or migrates beside it."""
     assert host.file("/srv/hello/shared/order").content_string.split() == ["first", "second"]
 
 
+@pytest.mark.one_release
 def test_release_without_its_python_is_made_anew(host: Any, source: Path, healed: list[Any]) -> None:
     """Catches a release that is taken for whole by its folder, when an upgrade of the host took its Python away."""
     shell(host, "cd /srv/hello/current/venv/lib && mv python3* python3.1")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import docker
+import pytest
 
 Converge = Callable[..., Any]
 
@@ -86,6 +87,7 @@ def test_killed_run_is_healed(host: Any, converge: Converge) -> None:
     assert as_unit(host, "ulimit -Sn") == "9000"
 
 
+@pytest.mark.one_release
 def test_swap_that_is_newly_asked_for_can_be_checked(host: Any, converge: Converge) -> None:
     """Catches a check run that starts the unit of a swap file, or the time service, that is not written yet."""
     host.run_expect([0], "sudo apt-get --yes --no-install-recommends install chrony")
@@ -116,6 +118,7 @@ def test_proxy_is_asked_by_apt_units_and_logins(host: Any, converge: Converge, e
     assert "GET http://login.test.example/" in asked
 
 
+@pytest.mark.one_release
 def test_unsupported_release_is_refused(host: Any, converge: Converge) -> None:
     """Catches a run that sets off on a release nobody tested."""
     host.run_expect([0], "echo 11.9 > /tmp/older && sudo mount --bind /tmp/older /etc/debian_version")

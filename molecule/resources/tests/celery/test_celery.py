@@ -125,6 +125,7 @@ def test_a_broken_application_replaces_nothing(host: Any, converge: Converge) ->
     assert converge().returncode == 0
 
 
+@pytest.mark.one_release
 def test_a_worker_that_is_no_longer_wanted_goes(host: Any, converge: Converge) -> None:
     """Catches a worker that goes on taking tasks from a queue after it was taken out of the variables."""
     more = [
@@ -139,6 +140,7 @@ def test_a_worker_that_is_no_longer_wanted_goes(host: Any, converge: Converge) -
     assert not host.file("/etc/systemd/system/probe-worker-spare.service").exists
 
 
+@pytest.mark.one_release
 def test_without_workers_nothing_is_left(host: Any, converge: Converge) -> None:
     """Catches an application without Celery that fails the run, or whose old workers and checks stay."""
     units = "systemctl list-unit-files --no-legend 'probe-worker-*' 'probe-beat*' 'probe-celery-*'"

@@ -110,6 +110,7 @@ def test_own_table_comes_back_and_tables_of_others_stay(host: Any, converge: Con
         host.run("sudo nft delete table ip foreign")
 
 
+@pytest.mark.one_release
 def test_wrong_rules_never_reach_the_kernel(host: Any, converge: Converge, address: str) -> None:
     """Catches rules that are loaded although nft refuses them; an address is mistyped."""
     result = converge(firewall_openings=[{"name": "ssh", "ports": [22], "sources": ["fe80::1::2"]}])
@@ -118,6 +119,7 @@ def test_wrong_rules_never_reach_the_kernel(host: Any, converge: Converge, addre
     assert status(host) == "current"
 
 
+@pytest.mark.one_release
 def test_closing_the_own_ssh_port_is_refused(host: Any, converge: Converge) -> None:
     """Catches a run that sets off to close the port it stands on."""
     result = converge(firewall_openings=[{"name": "http", "ports": [8080]}])

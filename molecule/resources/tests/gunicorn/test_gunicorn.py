@@ -126,6 +126,7 @@ def test_a_broken_application_replaces_nothing(host: Any, converge: Converge) ->
     assert converge().returncode == 0
 
 
+@pytest.mark.one_release
 @pytest.mark.parametrize("first", [False, True], ids=["a later run", "the first run"])
 def test_a_missing_gunicorn_is_named(host: Any, converge: Converge, first: bool) -> None:
     """Catches a failure that leaves the reader guessing when the requirements do not list gunicorn."""
@@ -139,6 +140,7 @@ def test_a_missing_gunicorn_is_named(host: Any, converge: Converge, first: bool)
     assert converge().returncode == 0
 
 
+@pytest.mark.one_release
 def test_a_wrong_health_path_is_named_at_once(host: Any, converge: Converge) -> None:
     """Catches half a minute of retries, and a failure that does not say which variable to change."""
     result = converge(gunicorn_health_path="/no-such-page")

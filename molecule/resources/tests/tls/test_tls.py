@@ -76,6 +76,7 @@ def test_a_certificate_is_renewed_before_its_end(host: Any, converge: Converge) 
         assert leaf(host).serial_number == after
 
 
+@pytest.mark.one_release
 def test_a_new_name_brings_a_new_certificate(host: Any, converge: Converge) -> None:
     """Catches a certificate that keeps its old names, and a check run that hides the change or makes it."""
     before = leaf(host).serial_number
@@ -89,6 +90,7 @@ def test_a_new_name_brings_a_new_certificate(host: Any, converge: Converge) -> N
     assert converge().returncode == 0
 
 
+@pytest.mark.one_release
 def test_another_authority_brings_a_new_certificate(host: Any, converge: Converge, tmp_path: pathlib.Path) -> None:
     """Catches a certificate of an authority that is gone."""
     assert converge(tls_ca_directory=str(tmp_path / "ca")).returncode == 0
@@ -97,6 +99,7 @@ def test_another_authority_brings_a_new_certificate(host: Any, converge: Converg
     assert converge().returncode == 0
 
 
+@pytest.mark.one_release
 def test_the_authority_may_be_kept_in_a_vault(host: Any, converge: Converge, tmp_path: pathlib.Path) -> None:
     """Catches an authority whose encrypted key is taken for a missing one, and made anew."""
     password = tmp_path / "password"
@@ -132,6 +135,7 @@ def pair(names: list[str], days: int = 90, start: int = -1) -> tuple[str, str]:
     return made.public_bytes(Encoding.PEM).decode(), text
 
 
+@pytest.mark.one_release
 def test_bad_pairs_from_the_vault_are_refused(host: Any, converge: Converge) -> None:
     """Catches a mismatched, expired, foreign or missing certificate that reaches a host, and a key in the output."""
     names = ["www.test.example"]
