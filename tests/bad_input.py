@@ -126,13 +126,13 @@ CASES = [
         ("redis_instances", "99999", "ports from 1 to 65535"),
     ),
     Case(
-        "gunicorn", "port out of range", {"gunicorn_sockets": ["127.0.0.1:80000"]}, ("gunicorn_sockets", "80000", "a port from 1 to 65535")
+        "gunicorn", "port out of range", {"gunicorn_address": "127.0.0.1:80000"}, ("gunicorn_address", "80000", "a port from 1 to 65535")
     ),
     Case(
         "gunicorn",
         "proxy by name",
-        {"gunicorn_forwarded_allow_ips": ["web1"]},
-        ("gunicorn_forwarded_allow_ips", '["web1"]', "addresses or networks"),
+        {"gunicorn_clients": ["web1"]},
+        ("gunicorn_clients", '["web1"]', "addresses or networks"),
     ),
     # A missing or placeholder secret
     Case(

@@ -176,7 +176,7 @@ class TestApp:
         text = render("app", "10-sandbox.conf.j2", app_name="shop", app_source="/src", app_secret_environment={"A": SECRET})
         assert SECRET not in text
         assert "User=shop\n" in text
-        assert "EnvironmentFile=/etc/shop/environment\n" in text
+        assert "EnvironmentFile=/etc/shop/environment\n" in render("app", "20-release.conf.j2", app_name="shop", app_source="/src")
 
     def test_own_settings_come_last(self) -> None:
         text = render(
@@ -210,22 +210,32 @@ class TestGunicorn:
         assert settings["proc_name"] == 'it\'s "me"'
         assert settings["backlog"] is None
         assert settings["timeout"] == 5
-        assert settings["worker_tmp_dir"].startswith("/run/")
 
-    def test_each_socket_is_opened_by_systemd(self) -> None:
-        sockets = ["/run/shop/web.sock", "10.0.0.2:8000"]
-        found = directives(render("gunicorn", "web.socket.j2", **GUNICORN, gunicorn_sockets=sockets))
-        assert [value for name, value in found if name == "ListenStream"] == sockets
+    def test_each_slot_has_a_socket_for_the_web_server_alone(self) -> None:
+        found = directives(render("gunicorn", "web@.socket.j2", **GUNICORN))
+        assert [value for name, value in found if name == "ListenStream"] == ["/run/shop/web-%i/web.sock"]
         assert ("SocketMode", "0600") in found
 
-    def test_headers_of_proxies_count_by_their_address_where_there_is_a_port(self) -> None:
-        """Catches a port on which anybody's X-Forwarded-Proto counts, and a uvicorn on a Unix socket for which nobody's does."""
+    def test_the_network_is_passed_on_to_the_live_slot(self) -> None:
+        given = {**GUNICORN, "gunicorn_address": "10.0.0.2:8000", "gunicorn_clients": ["10.0.0.9"]}
+        assert ("SocketMode", "0660") in directives(render("gunicorn", "web@.socket.j2", **given))
+        found = directives(render("gunicorn", "web-tcp.socket.j2", **given))
+        assert [value for name, value in found if name == "ListenStream"] == ["10.0.0.2:8000"]
+        assert ("IPAddressAllow", "localhost 10.0.0.9") in found
+        assert dict(directives(render("gunicorn", "web-tcp.service.j2", **given)))["ExecStart"].endswith(" /srv/shop/web/live/run/web.sock")
+
+    def test_headers_of_proxies_count(self) -> None:
+        """Catches a uvicorn on a Unix socket, which sees no address there, for which nobody's X-Forwarded-Proto counts."""
         assert self.configuration()["forwarded_allow_ips"] == "*"
-        sockets = ["/run/shop/web.sock", "10.0.0.2:8000"]
-        assert self.configuration(gunicorn_sockets=sockets)["forwarded_allow_ips"] == "127.0.0.1,::1"
+
+    def test_a_slot_runs_what_it_was_pinned_to(self) -> None:
+        """Catches a unit that a crash or a reboot would start with a release or an environment that was not tried."""
+        text = render("gunicorn", "web@.service.j2", **GUNICORN)
+        assert "/current" not in text
+        assert ("EnvironmentFile", "/etc/shop/slots/web/%i/environment") in directives(text)
 
     def test_the_unit_outlives_the_workers_grace(self) -> None:
-        found = dict(directives(render("gunicorn", "web.service.j2", **GUNICORN, gunicorn_graceful_timeout=40)))
+        found = dict(directives(render("gunicorn", "web@.service.j2", **GUNICORN, gunicorn_graceful_timeout=40)))
         assert int(found["TimeoutStopSec"]) > 40
         assert (found["Type"], found["Restart"]) == ("notify", "always")
         assert "MemoryMax" not in found
@@ -233,13 +243,13 @@ class TestGunicorn:
 
 class TestCelery:
     def worker(self, worker: dict[str, Any], **variables: Any) -> dict[str, str]:
-        return dict(directives(render("celery", "worker.service.j2", __celery_unit={"worker": worker}, **CELERY, **variables)))
+        return dict(directives(render("celery", "worker@.service.j2", __celery_unit={"worker": worker}, **CELERY, **variables)))
 
     def test_a_worker_takes_its_queues(self) -> None:
         command = self.worker({"name": "mail", "queues": ["mail", "slow"], "concurrency": 3})["ExecStart"]
         assert "--queues mail,slow " in command
         assert "--concurrency 3 " in command
-        assert "--hostname mail@%H " in command
+        assert "--hostname mail-%i@%H " in command
 
     def test_a_stop_waits_for_the_longest_task(self) -> None:
         unit = self.worker({"name": "a", "queues": ["a"]})

@@ -20,7 +20,7 @@ SHOWN = {
     "all": ["database_url", "broker_url", "cache_url", "firewall_openings", "app_static_folder", "app_migrate_command", "celery_workers"],
     "web": ["nginx_http_port", "nginx_https_port", "nginx_public_https_port", "nginx_sites", "smoke_url", "tls_directory",
             "smoke_ready_path", "smoke_task_path", "smoke_units", "site_static_immutable"],
-    "app": ["gunicorn_sockets", "gunicorn_forwarded_allow_ips"],
+    "app": ["gunicorn_address", "gunicorn_clients", "gunicorn_companions"],
     "worker": ["celery_beat"],
     "db": ["postgresql_port", "postgresql_listen_addresses"],
     "cache": ["redis_addresses", "redis_instances"],
@@ -83,7 +83,7 @@ def test_a_port_is_set_once(tmp_path: Path) -> None:
     assert "@10.20.0.25:16379/" in got["worker1"]["broker_url"]
     assert "@10.20.0.25:16380/" in got["worker1"]["cache_url"]
     assert ports(got["app2"]["firewall_openings"]) == {22, 18000}
-    assert got["app2"]["gunicorn_sockets"][1:] == ["10.20.0.22:18000"]
+    assert got["app2"]["gunicorn_address"] == "10.20.0.22:18000"
     assert ports(got["web1"]["firewall_openings"]) == {22, 10080, 10443}
     (site,) = got["web1"]["nginx_sites"]
     assert site["upstreams"] == ["10.20.0.21:18000", "10.20.0.22:18000"]
@@ -97,8 +97,8 @@ def test_addresses_may_be_of_ipv6(tmp_path: Path) -> None:
     got = baseline(tmp_path, {"all": {"hosts": {name: {"host_address": address} for name, address in ADDRESSES.items()}}})
     assert "@[fd00::24]:5432/" in got["app1"]["database_url"]
     assert "@[fd00::25]:6379/" in got["worker1"]["broker_url"]
-    assert got["app1"]["gunicorn_sockets"][1:] == ["[fd00::21]:8000"]
-    assert got["app1"]["gunicorn_forwarded_allow_ips"] == ["127.0.0.1", "::1", "fd00::20"]
+    assert got["app1"]["gunicorn_address"] == "[fd00::21]:8000"
+    assert got["app1"]["gunicorn_clients"] == ["fd00::20"]
     assert got["web1"]["nginx_sites"][0]["upstreams"] == ["[fd00::21]:8000", "[fd00::22]:8000"]
     assert got["db1"]["postgresql_listen_addresses"] == ["127.0.0.1", "fd00::24"]
     assert got["cache1"]["redis_addresses"] == ["127.0.0.1", "fd00::25"]

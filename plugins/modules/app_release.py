@@ -10,11 +10,18 @@ description:
   - A release is unpacked as C(releases/.ID.part). O(state=installed) gives it its virtual environment and renames it, so
     C(releases/ID) is whole whenever it exists. What an interrupted run left is made anew, and so is a release whose virtual
     environment does not run on the host's Python, as after an upgrade of the host.
-  - O(state=current) swaps the link C(current) by a rename, keeps C(previous), and removes the oldest releases.
+  - O(state=current) swaps the link C(current) by a rename, keeps C(previous), and removes the oldest releases. A release that was
+    marked bad is tried again.
+  - O(state=back) does the same for a release that was there before, or for the good one before the current, and removes nothing.
 options:
   root: {description: "Folder of the application, like /srv/textreport.", type: path, required: true}
-  release: {description: Id of the release., type: str, required: true}
-  state: {description: What to do., type: str, choices: [installed, current], required: true}
+  release: {description: "Id of the release; with O(state=back) empty for the good one before the current.", type: str, default: ""}
+  state: {description: What to do., type: str, choices: [installed, current, back], required: true}
+  migrations:
+    description: Patterns of the files below a release's C(src) that are migrations.
+    type: list
+    elements: str
+    default: []
   source_on_path: {description: "Put the source folder on Python's path, where it is not installed as a wheel.", type: bool, default: false}
   keep: {description: Releases to keep; the current and the previous one are always kept., type: int, default: 5}
   python: {description: Interpreter of the virtual environment., type: path, default: /usr/bin/python3}
@@ -24,6 +31,8 @@ RETURN = r"""
 there: {description: Whether the release is there already., returned: always, type: bool}
 current: {description: Release that C(current) points to at the end., returned: always, type: str}
 previous: {description: Release that C(previous) points to at the end., returned: always, type: str}
+release: {description: The release that was asked for., returned: always, type: str}
+migrations: {description: "Migrations of the release that was current, which the one asked for does not have.", returned: always, type: list, elements: str}
 removed: {description: Releases that were removed., returned: always, type: list, elements: str}
 """
 
@@ -33,11 +42,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from ansible.module_utils.app_releases import ReleaseError, clear_bad, in_use, is_bad, previous_good, releases, select, swap, target
 from ansible.module_utils.basic import AnsibleModule
-
-
-class ReleaseError(Exception):
-    """What went wrong, said for the operator."""
 
 
 def run(*command: str) -> str:
@@ -45,10 +51,6 @@ def run(*command: str) -> str:
     if done.returncode:
         raise ReleaseError(f"`{' '.join(command)}` ended with {done.returncode}:\n" + "\n".join(done.stdout.strip().splitlines()[-15:]))
     return done.stdout
-
-
-def target(link: Path) -> str:
-    return os.path.basename(os.readlink(link)) if link.is_symlink() else ""
 
 
 def runs(venv: Path, python: str) -> bool:
@@ -101,36 +103,30 @@ def install(root: Path, release: str, python: str, source_on_path: bool) -> None
         final.rename(gone)
     part.rename(final)
     if target(root / "current") == release:
-        point(root / "current", release)
+        swap(root / "current", Path("releases", release))
     shutil.rmtree(gone, ignore_errors=True)
 
 
-def point(link: Path, release: str) -> None:
-    """Swap a link by a rename: at every moment it is the old or the new one."""
-    temporary = link.with_name(f".{link.name}.new")
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(Path("releases", release))
-    temporary.replace(link)
-
-
 def switch(root: Path, release: str) -> None:
-    before = target(root / "current")
     os.utime(root / "releases" / release)
-    if before and (root / "releases" / before).is_dir():
-        point(root / "previous", before)
-    point(root / "current", release)
+    clear_bad(root / "releases" / release)
+    select(root, release)
 
 
-def old_releases(root: Path, keep: int, kept: set[str]) -> list[Path]:
-    releases = [path for path in (root / "releases").iterdir() if path.is_dir() and not path.name.startswith(".")]
-    newest = sorted(releases, key=lambda path: path.stat().st_mtime, reverse=True)
-    return [path for path in newest[keep:] if path.name not in kept]
+def go_back(root: Path, release: str) -> None:
+    if is_bad(root / "releases" / release):
+        said = (root / "releases" / release / "bad").read_text(encoding="utf-8").strip().splitlines()
+        raise ReleaseError(f"it is marked bad; name another one, or deploy it again. {said[-1] if said else ''}")
+    select(root, release)
 
 
 def prune(root: Path, keep: int) -> list[str]:
     """Remove the oldest releases, each renamed first, and what interrupted runs left."""
     removed = []
-    for path in old_releases(root, keep, {target(root / "current"), target(root / "previous")}):
+    kept = in_use(root)
+    for path in releases(root)[keep:]:
+        if path.name in kept:
+            continue
         removed.append(path.name)
         path.rename(path.with_name(f".{path.name}.gone"))
     for path in (root / "releases").glob(".*"):
@@ -139,31 +135,47 @@ def prune(root: Path, keep: int) -> list[str]:
     return removed
 
 
+def migrations(root: Path, release: str, patterns: list[str]) -> set[str]:
+    source = root / "releases" / release / "src"
+    return {str(path.relative_to(source)) for pattern in patterns for path in source.glob(pattern)} if release else set()
+
+
 def apply(given: dict[str, Any], check: bool) -> dict[str, Any]:
     root, release = Path(given["root"]), str(given["release"])
-    result: dict[str, Any] = {"changed": False, "removed": []}
+    before = target(root / "current")
+    if given["state"] == "back" and not release:
+        release = previous_good(root, before)
+        if not release:
+            known = ", ".join(path.name + (" (bad)" if is_bad(path) else "") for path in releases(root)) or "none"
+            raise ReleaseError(f"there is no good release before {before or 'the first'}; on this host are: {known}")
+    result: dict[str, Any] = {"changed": False, "removed": [], "release": release}
     there = (root / "releases" / release).is_dir()
+    newer = sorted(migrations(root, before, given["migrations"]) - migrations(root, release, given["migrations"]))
     if given["state"] == "installed":
         there = there and runs(root / "releases" / release / "venv", given["python"])
         result["changed"] = not there
         if not there and not check:
             install(root, release, given["python"], given["source_on_path"])
-    elif target(root / "current") != release:
+    elif before != release:
         result["changed"] = True
-        if not check:
-            if not there:
-                raise ReleaseError(f"{root}/releases/{release} is not there")
+        if not there and not check:
+            raise ReleaseError(f"{root}/releases/{release} is not there")
+        if given["state"] == "current" and not check:
             switch(root, release)
             result["removed"] = prune(root, given["keep"])
-    return {**result, "there": there, "current": target(root / "current"), "previous": target(root / "previous")}
+        elif not check:
+            go_back(root, release)
+    links = {"current": target(root / "current"), "previous": target(root / "previous")}
+    return {**result, **links, "there": there, "migrations": newer}
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "root": {"type": "path", "required": True},
-            "release": {"type": "str", "required": True},
-            "state": {"type": "str", "choices": ["installed", "current"], "required": True},
+            "release": {"type": "str", "default": ""},
+            "state": {"type": "str", "choices": ["installed", "current", "back"], "required": True},
+            "migrations": {"type": "list", "elements": "str", "default": []},
             "source_on_path": {"type": "bool", "default": False},
             "keep": {"type": "int", "default": 5},
             "python": {"type": "path", "default": "/usr/bin/python3"},

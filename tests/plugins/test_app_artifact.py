@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from ansible.module_utils import app_source, app_wheels
+from ansible.module_utils.app_releases import ReleaseError
 
 from plugins.modules import app_artifact, app_release
 
@@ -202,7 +203,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def switch(root: Path, release: str, keep: int = 2, check: bool = False) -> dict[str, Any]:
-    return app_release.apply({"root": str(root), "release": release, "state": "current", "keep": keep}, check)
+    return app_release.apply({"root": str(root), "release": release, "state": "current", "keep": keep, "migrations": []}, check)
 
 
 def test_a_switch_keeps_the_previous_release_and_the_newest(root: Path) -> None:
@@ -220,7 +221,7 @@ def test_a_switch_to_the_current_release_or_in_check_mode_changes_nothing(root: 
 
 
 def test_a_switch_to_a_missing_release_is_refused_and_leftovers_go(root: Path) -> None:
-    with pytest.raises(app_release.ReleaseError):
+    with pytest.raises(ReleaseError):
         switch(root, "nowhere")
     (root / "releases/.x.part").mkdir()
     switch(root, "d", keep=9)
@@ -241,7 +242,7 @@ def install(root: Path, check: bool = False) -> dict[str, Any]:
     if not check:
         part.mkdir(parents=True)
         (part / "requirements.txt").touch()
-    given = {"root": str(root), "release": "a", "state": "installed", "python": sys.executable, "source_on_path": False}
+    given = {"root": str(root), "release": "a", "state": "installed", "python": sys.executable, "source_on_path": False, "migrations": []}
     return dict(app_release.apply(given, check))
 
 

@@ -1,0 +1,75 @@
+"""The releases on a host: the links that name some of them, which are marked bad, and in which order they were deployed."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class ReleaseError(Exception):
+    """What went wrong, said for the operator."""
+
+
+def target(link: Path) -> str:
+    """The name that a link ends with, or nothing."""
+    return os.path.basename(os.readlink(link)) if link.is_symlink() else ""
+
+
+def swap(link: Path, to: str | Path) -> None:
+    """Point a link elsewhere by a rename: at every moment it is the old or the new one."""
+    temporary = link.with_name(f".{link.name}.new")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(to)
+    temporary.replace(link)
+
+
+def is_bad(release: Path) -> bool:
+    return (release / "bad").exists()
+
+
+def mark_bad(release: Path, reason: str) -> None:
+    """Leave the reason in the folder of a release that failed, whose time still says when it was deployed."""
+    times = release.stat()
+    with (release / "bad").open("a", encoding="utf-8") as file:
+        file.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {reason.strip()}\n")
+    os.utime(release, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def clear_bad(release: Path) -> None:
+    """It is tried again."""
+    times = release.stat()
+    (release / "bad").unlink(missing_ok=True)
+    os.utime(release, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def releases(root: Path) -> list[Path]:
+    """The complete releases, the one deployed last first. Going back to one does not deploy it."""
+    if not (root / "releases").is_dir():
+        return []
+    found = [path for path in (root / "releases").iterdir() if path.is_dir() and not path.name.startswith(".")]
+    return sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+
+
+def previous_good(root: Path, release: str) -> str:
+    """The release deployed before this one that is not marked bad: each time one goes back, one goes further back."""
+    names = [path.name for path in releases(root)]
+    older = releases(root)[names.index(release) + 1 :] if release in names else []
+    return next((path.name for path in older if not is_bad(path)), "")
+
+
+def select(root: Path, release: str) -> None:
+    """Make a release the current one, and the good one before it the previous one."""
+    swap(root / "current", Path("releases", release))
+    before = previous_good(root, release)
+    if before:
+        swap(root / "previous", Path("releases", before))
+    else:
+        (root / "previous").unlink(missing_ok=True)
+
+
+def in_use(root: Path) -> set[str]:
+    """The releases that a link names or a slot is pinned to."""
+    links: Iterable[Path] = [root / "current", root / "previous", *root.glob("*/*/release")]
+    return {name for link in links if (name := target(link))}
