@@ -12,11 +12,13 @@ description:
     environment does not run on the host's Python, as after an upgrade of the host.
   - O(state=current) swaps the link C(current) by a rename, keeps C(previous), and removes the oldest releases. A release that was
     marked bad is tried again.
+  - O(state=bad) leaves the reason in the release's folder, for it must not be gone back to.
   - O(state=back) does the same for a release that was there before, or for the good one before the current, and removes nothing.
 options:
   root: {description: "Folder of the application, like /srv/textreport.", type: path, required: true}
   release: {description: "Id of the release; with O(state=back) empty for the good one before the current.", type: str, default: ""}
-  state: {description: What to do., type: str, choices: [installed, current, back], required: true}
+  state: {description: What to do., type: str, choices: [installed, current, back, bad], required: true}
+  reason: {description: "Why it is bad.", type: str, default: ""}
   migrations:
     description: Patterns of the files below a release's C(src) that are migrations.
     type: list
@@ -42,7 +44,18 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.app_releases import ReleaseError, clear_bad, in_use, is_bad, previous_good, releases, select, swap, target
+from ansible.module_utils.app_releases import (
+    ReleaseError,
+    clear_bad,
+    in_use,
+    is_bad,
+    mark_bad,
+    previous_good,
+    releases,
+    select,
+    swap,
+    target,
+)
 from ansible.module_utils.basic import AnsibleModule
 
 
@@ -156,6 +169,9 @@ def apply(given: dict[str, Any], check: bool) -> dict[str, Any]:
         result["changed"] = not there
         if not there and not check:
             install(root, release, given["python"], given["source_on_path"])
+    elif given["state"] == "bad":
+        if there and not check:
+            mark_bad(root / "releases" / release, given["reason"])
     elif before != release:
         result["changed"] = True
         if not there and not check:
@@ -174,7 +190,8 @@ def main() -> None:
         argument_spec={
             "root": {"type": "path", "required": True},
             "release": {"type": "str", "default": ""},
-            "state": {"type": "str", "choices": ["installed", "current", "back"], "required": True},
+            "state": {"type": "str", "choices": ["installed", "current", "back", "bad"], "required": True},
+            "reason": {"type": "str", "default": ""},
             "migrations": {"type": "list", "elements": "str", "default": []},
             "source_on_path": {"type": "bool", "default": False},
             "keep": {"type": "int", "default": 5},

@@ -64,11 +64,9 @@ seconds: {description: How long it took., returned: always, type: float}
 """
 
 import hashlib
-import http.client
 import json
 import os
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -77,6 +75,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.app_releases import ReleaseError, mark_bad, select, swap, target
+from ansible.module_utils.app_slots import ask
 from ansible.module_utils.basic import AnsibleModule
 
 SLOTS = ("blue", "green")
@@ -114,34 +113,6 @@ def files_below(path: Path) -> Iterator[Path]:
             yield from (Path(folder, name) for name in sorted(names))
     elif path.exists():
         yield path
-
-
-class Connection(http.client.HTTPConnection):
-    """HTTP over a Unix socket."""
-
-    def __init__(self, path: str, timeout: float) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self.path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self.path)
-
-
-def ask(path: str, url: str, host: str, timeout: float) -> tuple[int, str]:
-    """The status of an answer, 0 for none, and what there is to say about it."""
-    connection = Connection(path, timeout)
-    try:
-        connection.request("GET", url, headers={"Host": host, "X-Forwarded-Proto": "https", "Connection": "close"})
-        answer = connection.getresponse()
-        text = answer.read(300).decode(errors="replace").strip()
-    except (OSError, http.client.HTTPException) as error:
-        return 0, f"{type(error).__name__}: {error}"
-    else:
-        return answer.status, f"answered {answer.status}: {text}"
-    finally:
-        connection.close()
 
 
 def connections(table: str, path: str) -> int:

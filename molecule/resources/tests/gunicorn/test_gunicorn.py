@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 pytestmark = pytest.mark.usefixtures("as_root")
-UNIT, SOCKET = "probe-web.service", "/run/probe/web.sock"
+SOCKET = "/srv/probe/web/live/run/web.sock"
 ASK = f"curl --silent --show-error --fail --max-time 20 --unix-socket {SOCKET} http://localhost"
 # Asks on new connections, one after another, while the unit is restarted three times
 ASK_THROUGH_RESTARTS = """
@@ -37,13 +37,17 @@ Converge = Callable[..., Any]
 Eventually = Callable[..., Any]
 
 
+def unit(host: Any) -> str:
+    return f"probe-web@{host.check_output('readlink /srv/probe/web/live')}.service"
+
+
 def health(host: Any) -> dict[str, Any]:
     answer: dict[str, Any] = json.loads(host.check_output(f"runuser -u www-data -- {ASK}/healthz"))
     return answer
 
 
 def main_process(host: Any) -> str:
-    return str(host.check_output(f"systemctl show --property=MainPID --value {UNIT}"))
+    return str(host.check_output(f"systemctl show --property=MainPID --value {unit(host)}"))
 
 
 def set_environment(host: Any, line: str) -> None:
@@ -60,12 +64,14 @@ def test_only_the_web_server_may_ask(host: Any) -> None:
 def test_runs_as_the_application(host: Any, exposure: Any) -> None:
     """Catches workers that run as root, or in a sandbox with holes."""
     assert host.check_output("ps -o user= -p %s", main_process(host)).strip() == "probe"
-    assert exposure(UNIT) <= 2.0
+    assert exposure(unit(host)) <= 2.0
+    assert exposure("probe-web-tcp.service") <= 2.0
 
 
 def test_heartbeats_are_in_memory(host: Any) -> None:
     """Catches workers that a stalling disk would have killed."""
-    assert host.check_output("findmnt --noheadings --output FSTYPE --target /run/probe/web") == "tmpfs"
+    folder = host.check_output("readlink /proc/%s/fd/* | grep -m 1 heartbeats-", health(host)["process"])
+    assert host.check_output("findmnt --noheadings --output FSTYPE --target %s", folder.split("/wgunicorn")[0]) == "tmpfs"
 
 
 def test_comes_back_after_a_kill(host: Any, eventually: Eventually) -> None:
@@ -85,37 +91,40 @@ def test_a_worker_comes_back_after_a_kill(host: Any, eventually: Eventually) -> 
 
 def test_restarts_lose_no_request(host: Any) -> None:
     """Catches a socket that closes with the service: new connections must wait until the application is back."""
-    result = json.loads(host.check_output("/usr/bin/python3 -c %s %s %s", ASK_THROUGH_RESTARTS, UNIT, SOCKET))
+    result = json.loads(host.check_output("/usr/bin/python3 -c %s %s %s", ASK_THROUGH_RESTARTS, unit(host), SOCKET))
     assert result["answered"] > 20
     assert result["lost"] == [], result
 
 
 def test_a_stop_waits_for_running_requests(host: Any) -> None:
     """Catches a restart that cuts off requests that are being answered."""
-    result = host.run(f"{ASK}/nap?seconds=3 & asked=$!; sleep 1; systemctl restart {UNIT}; wait $asked")
+    result = host.run(f"{ASK}/nap?seconds=3 & asked=$!; sleep 1; systemctl restart {unit(host)}; wait $asked")
     assert result.rc == 0, result.stderr
 
 
 def test_access_log_is_json(host: Any, eventually: Eventually) -> None:
     """Catches an access log that no program can read, or that lost the request's id."""
     host.check_output(f"{ASK}/healthz --header 'X-Request-ID: find-me'")
-    line = eventually(lambda: host.run(f"journalctl -u {UNIT} -o cat --since -1min | grep find-me").stdout)
+    line = eventually(lambda: host.run(f"journalctl -u {unit(host)} -o cat --since -1min | grep find-me").stdout)
     assert json.loads(line)["path"] == "/healthz"
 
 
 def test_a_changed_environment_is_read_by_the_next_run(host: Any, converge: Converge) -> None:
-    """Catches a change, or a run killed before its restart, that leaves the old process running for good."""
-    before = main_process(host)
+    """Catches a change, or a run killed before its move, that leaves the old process running for good, or two of them."""
+    before, slot = main_process(host), unit(host)
     set_environment(host, "GREETING=welcome")
     result = converge()
     assert result.returncode == 0, result.stdout
     assert health(host)["greeting"] == "welcome"
     assert main_process(host) != before
+    assert unit(host) != slot
+    assert host.check_output("systemctl list-units --plain --no-legend 'probe-web@*'").count(".service") == 1
+    assert host.run("systemctl is-enabled %s", slot).stdout.strip() == "disabled"
     assert "changed=0" in converge().stdout
 
 
 def test_a_broken_application_replaces_nothing(host: Any, converge: Converge) -> None:
-    """Catches a restart into an application that does not load, and a failure that does not say why."""
+    """Catches a move to an application that does not load, and a failure that does not say why."""
     before = main_process(host)
     set_environment(host, "BREAK=1")
     result = converge()
@@ -130,12 +139,15 @@ def test_a_broken_application_replaces_nothing(host: Any, converge: Converge) ->
 @pytest.mark.parametrize("first", [False, True], ids=["a later run", "the first run"])
 def test_a_missing_gunicorn_is_named(host: Any, converge: Converge, first: bool) -> None:
     """Catches a failure that leaves the reader guessing when the requirements do not list gunicorn."""
-    host.check_output("mv /srv/probe/current/venv/bin/gunicorn /srv/probe/gunicorn; touch -h /srv/probe/current")
+    host.check_output("mv /srv/probe/current/venv/bin/gunicorn /srv/probe/gunicorn")
+    set_environment(host, "GREETING=again")
     if first:
-        host.check_output("systemctl disable --now probe-web.service probe-web.socket")
-        host.check_output("rm /etc/systemd/system/probe-web.service /etc/systemd/system/probe-web.socket; systemctl daemon-reload")
+        host.check_output("systemctl disable --now %s %s", unit(host), unit(host).replace(".service", ".socket"))
+        host.check_output("rm -r /srv/probe/web /etc/systemd/system/probe-web@.service /etc/systemd/system/probe-web@.socket")
+        host.check_output("systemctl daemon-reload")
     result = converge()
     host.check_output("mv /srv/probe/gunicorn /srv/probe/current/venv/bin/gunicorn")
+    set_environment(host, "GREETING=hello")
     assert "add gunicorn to the application's requirements" in result.stdout, result.stdout[-3000:]
     assert converge().returncode == 0
 
