@@ -36,6 +36,14 @@ def nap(name: str, seconds: float) -> None:
     mark(f"{name}.done")
 
 
+if os.environ.get("NEWER"):
+    # As a newer release would have
+
+    @celery.task
+    def newer(name: str) -> None:
+        mark(name)
+
+
 @celery.task
 def maintain(name: str) -> None:
     mark(name)

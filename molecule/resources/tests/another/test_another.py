@@ -20,12 +20,12 @@ def test_page_knows_its_settings_and_its_scheme(site: Any) -> None:
 def test_files_come_from_disk_and_are_asked_for_again(site: Any, host: Any) -> None:
     """Catches static files of a plain name that browsers keep for a year, and files that only the application can serve."""
     with host.sudo():
-        host.check_output("systemctl stop shop-web.socket shop-web.service")
+        host.check_output("systemctl stop $(systemctl list-units --plain --no-legend 'shop-web@*' | cut -d' ' -f1)")
     try:
         answer = site.get("/static/site.css")
     finally:
         with host.sudo():
-            host.check_output("systemctl start shop-web.socket shop-web.service")
+            host.check_output("systemctl start shop-web@$(readlink /srv/shop/web/live).service")
     assert answer.status == 200
     assert answer.body == b"body { margin: 0 }\n"
     assert "immutable" not in str(answer.headers["Cache-Control"])

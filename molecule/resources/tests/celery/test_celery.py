@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 pytestmark = pytest.mark.usefixtures("as_root")
-DEFAULT, MAINTENANCE, BEAT = "probe-worker-default.service", "probe-worker-maintenance.service", "probe-beat.service"
+BEAT = "probe-beat.service"
 CELERY = "/srv/probe/current/venv/bin/celery --app tasks:celery"
 NAMES = (f"{os.getpid()}-{number}" for number in itertools.count())
 Converge = Callable[..., Any]
@@ -32,6 +32,11 @@ def marks(host: Any, name: str) -> list[str]:
     return str(host.run(f"cat /srv/probe/shared/{name}").stdout).split()
 
 
+def worker(host: Any, name: str) -> str:
+    """Return the unit of a worker in the live slot."""
+    return f"probe-worker-{name}@{host.check_output('readlink /srv/probe/worker/live')}.service"
+
+
 def main_process(host: Any, unit: str) -> str:
     return str(host.check_output(f"systemctl show --property=MainPID --value {unit}"))
 
@@ -44,9 +49,10 @@ def test_tasks_of_each_queue_are_done(host: Any, eventually: Eventually, task: s
     assert eventually(lambda: marks(host, name))
 
 
-@pytest.mark.parametrize("unit", [DEFAULT, MAINTENANCE])
-def test_sandbox(host: Any, exposure: Any, unit: str) -> None:
+@pytest.mark.parametrize("name", ["default", "maintenance"])
+def test_sandbox(host: Any, exposure: Any, name: str) -> None:
     """Catches workers that run as root, or in a sandbox with holes."""
+    unit = worker(host, name)
     assert host.check_output("ps -o user= -p %s", main_process(host, unit)).strip() == "probe"
     assert exposure(unit) <= 2.0
 
@@ -85,9 +91,10 @@ def test_a_task_survives_the_kill_of_its_worker(host: Any, eventually: Eventuall
     name = next(NAMES)
     enqueue(host, "nap", name, 4)
     eventually(lambda: marks(host, f"{name}.begun"))
-    before = main_process(host, DEFAULT)
-    host.check_output(f"systemctl kill --signal=KILL {DEFAULT}")
-    assert eventually(lambda: main_process(host, DEFAULT) not in {before, "0"})
+    unit = worker(host, "default")
+    before = main_process(host, unit)
+    host.check_output(f"systemctl kill --signal=KILL {unit}")
+    assert eventually(lambda: main_process(host, unit) not in {before, "0"})
     assert eventually(lambda: marks(host, f"{name}.done"), within=60)
 
 
@@ -96,32 +103,59 @@ def test_a_stop_waits_for_running_tasks(host: Any, eventually: Eventually) -> No
     name = next(NAMES)
     enqueue(host, "nap", name, 4)
     eventually(lambda: marks(host, f"{name}.begun"))
-    host.check_output(f"systemctl restart {DEFAULT}")
+    host.check_output(f"systemctl restart {worker(host, 'default')}")
     assert marks(host, f"{name}.done") == marks(host, f"{name}.begun")
     # There is no sign of what must not happen: the new process would have begun the task again by now
     time.sleep(1)
     assert len(marks(host, f"{name}.begun")) == 1
 
 
-def test_a_changed_release_is_run_by_the_next_run(host: Any, converge: Converge) -> None:
-    """Catches a change, or a run killed before its restart, that leaves old workers running for good."""
-    before = main_process(host, DEFAULT)
-    host.check_output("touch --no-dereference /srv/probe/current")
+def test_a_changed_environment_is_run_by_the_next_run_and_old_workers_end_what_they_run(
+    host: Any, converge: Converge, eventually: Eventually
+) -> None:
+    """Catches a change, or a run killed before its move, that leaves old workers running for good, and a task cut off by the move."""
+    before, name = worker(host, "default"), next(NAMES)
+    enqueue(host, "nap", name, 30)
+    begun = eventually(lambda: marks(host, f"{name}.begun"))
+    host.check_output("echo CHANGED=1 >> /etc/probe/environment")
     result = converge()
     assert result.returncode == 0, result.stdout
-    assert main_process(host, DEFAULT) != before
+    assert worker(host, "default") != before
+    assert not marks(host, f"{name}.done"), "the run waited for a task of the old workers"
+    soon = next(NAMES)
+    enqueue(host, "mark", soon)
+    assert eventually(lambda: marks(host, soon))
+    assert eventually(lambda: marks(host, f"{name}.done"), within=60) == begun
+    assert eventually(lambda: not host.service(before).is_running)
+    assert marks(host, f"{name}.begun") == begun
     assert "changed=0" in converge().stdout
 
 
+def test_an_unknown_task_waits_for_a_release_that_knows_it(host: Any, eventually: Eventually) -> None:
+    """Catches a task of a newer release that an older worker throws away, as Celery does."""
+    name = next(NAMES)
+    in_unit(host, f'sh -c \'NEWER=1 {CELERY} call tasks.newer --args="[\\"{name}\\"]"\'')
+    parked = "python -c 'import tasks; print(tasks.celery.connection().default_channel._size(\"groundcrew.parked\"))'"
+    assert eventually(lambda: in_unit(host, parked).strip() == "1")
+    unit = worker(host, "default")
+    host.check_output(f"systemctl restart {unit}")
+    assert in_unit(host, parked).strip() == "1"
+    pinned = f"/etc/probe/slots/worker/{unit.split('@')[1].split('.')[0]}/environment"
+    host.check_output(f"echo NEWER=1 >> {pinned} && systemctl restart {unit} && sed -i /NEWER/d {pinned}")
+    assert eventually(lambda: marks(host, name))
+    assert in_unit(host, parked).strip() == "0"
+    host.check_output(f"systemctl restart {unit}")
+
+
 def test_a_broken_application_replaces_nothing(host: Any, converge: Converge) -> None:
-    """Catches a restart into tasks that do not load, and a failure that does not say why."""
-    before = main_process(host, DEFAULT)
+    """Catches a move to tasks that do not load, and a failure that does not say why."""
+    before = main_process(host, worker(host, "default"))
     host.check_output("cp -p /etc/probe/environment /root/environment && echo BREAK=1 >> /etc/probe/environment")
     result = converge()
     host.check_output("cp /root/environment /etc/probe/environment")
     assert result.returncode != 0
     assert "RuntimeError: broken on purpose" in result.stdout
-    assert main_process(host, DEFAULT) == before
+    assert main_process(host, worker(host, "default")) == before
     assert converge().returncode == 0
 
 
@@ -134,10 +168,11 @@ def test_a_worker_that_is_no_longer_wanted_goes(host: Any, converge: Converge) -
         {"name": "spare", "queues": ["spare"]},
     ]
     assert converge(celery_workers=more).returncode == 0
-    assert host.service("probe-worker-spare.service").is_running
+    spare = worker(host, "spare")
+    assert host.service(spare).is_running
     assert converge().returncode == 0
-    assert not host.service("probe-worker-spare.service").is_running
-    assert not host.file("/etc/systemd/system/probe-worker-spare.service").exists
+    assert not host.service(spare).is_running
+    assert not host.file("/etc/systemd/system/probe-worker-spare@.service").exists
 
 
 @pytest.mark.one_release
@@ -153,4 +188,4 @@ def test_without_workers_nothing_is_left(host: Any, converge: Converge) -> None:
     assert host.run(units).stdout == ""
     assert host.run("pgrep --uid probe").rc != 0
     assert converge().returncode == 0
-    assert host.service(DEFAULT).is_running
+    assert host.service(worker(host, "default")).is_running

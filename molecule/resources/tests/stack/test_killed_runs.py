@@ -26,7 +26,9 @@ def test_nothing_is_half_done(host: Any) -> None:
 
 def test_what_runs_is_what_is_configured(host: Any) -> None:
     """Catches a reload or a restart that was lost with the run that owed it."""
-    for unit in ("textreport-web", "textreport-worker-default", "textreport-beat", "nginx", "redis-server@broker", "postgresql@15-main"):
+    web, worker = (host.check_output(f"readlink /srv/textreport/{service}/live") for service in ("web", "worker"))
+    own = (f"textreport-web@{web}", f"textreport-worker-default@{worker}", "textreport-beat")
+    for unit in (*own, "nginx", "redis-server@broker", "postgresql@15-main"):
         assert host.check_output(f"systemctl show -P NeedDaemonReload {unit}") == "no"
     assert host.check_output("sudo -u postgres psql -XAtc 'SELECT count(*) FROM pg_settings WHERE pending_restart'") == "0"
     assert host.check_output("sudo -u postgres psql -XAtc 'SELECT count(*) FROM pg_hba_file_rules WHERE error IS NOT NULL'") == "0"

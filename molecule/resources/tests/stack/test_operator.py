@@ -27,11 +27,12 @@ def test_changed_secrets_stay_out_of_diffs_and_of_the_most_verbose_output(conver
 
 @pytest.mark.one_release
 @pytest.mark.parametrize(
-    ("unit", "step"), [("textreport-worker-default.service", "See the task done"), ("textreport-web.service", "Ask for a page")]
+    ("service", "name", "step"), [("worker", "worker-default", "See the task done"), ("web", "web", "Ask for a page")]
 )
-def test_smoke_test_names_the_culprit(host: Any, site: Any, converge: Any, eventually: Any, unit: str, step: str) -> None:
+def test_smoke_test_names_the_culprit(host: Any, site: Any, converge: Any, eventually: Any, service: str, name: str, step: str) -> None:
     """Catches a smoke test that is green whatever is down, and one that does not say where to look."""
-    also = " textreport-web.socket" if "web" in unit else ""
+    unit = f"textreport-{name}@{host.check_output(f'readlink /srv/textreport/{service}/live')}.service"
+    also = f" {unit.replace('.service', '.socket')}" if service == "web" else ""
     with host.sudo():
         host.check_output(f"systemctl stop{also} {unit}")
     try:
@@ -40,7 +41,7 @@ def test_smoke_test_names_the_culprit(host: Any, site: Any, converge: Any, event
         with host.sudo():
             host.check_output(f"systemctl start{also} {unit}")
     assert done.returncode != 0
-    assert re.search(rf"The culprit seems to be {unit.replace('worker-default', 'worker-.')} on \S+, which is \S+", done.stdout), (
+    assert re.search(rf"The culprit seems to be textreport-{name.replace('default', '.')}@..service on \S+, which is \S+", done.stdout), (
         done.stdout[-3000:]
     )
     assert f'failed at "{step}"' in done.stdout or "Not ready: worker" in done.stdout

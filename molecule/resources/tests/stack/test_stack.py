@@ -18,12 +18,17 @@ from urllib.parse import quote, unquote
 import pytest
 
 OWN_UNITS = [
-    "textreport-web.service",
-    "textreport-worker-default.service",
-    "textreport-worker-maintenance.service",
+    "textreport-web@{web}.service",
+    "textreport-worker-default@{worker}.service",
+    "textreport-worker-maintenance@{worker}.service",
     "textreport-beat.service",
 ]
 SECRETS = ["postgresql_app_password", "redis_broker_password", "redis_cache_password", "app_secret_key"]
+
+
+def in_live_slot(host: Any, unit: str) -> str:
+    """Return a unit's name with the slots that are live."""
+    return unit.format(**{name: host.check_output(f"readlink /srv/textreport/{name}/live") for name in ("web", "worker")})
 
 
 def postgresql_unit(host: Any) -> str:
@@ -62,10 +67,10 @@ def test_request_id_follows_into_the_task(site: Any, host: Any, eventually: Any)
 
     def logged(unit: str) -> bool:
         with host.sudo():
-            return request_id in host.run(f"journalctl -u {unit} --since -2min -o cat").stdout
+            return request_id in host.run(f"journalctl -u '{unit}' --since -2min -o cat").stdout
 
-    eventually(lambda: logged("textreport-web"))
-    eventually(lambda: logged("textreport-worker-default"))
+    eventually(lambda: logged("textreport-web@*"))
+    eventually(lambda: logged("textreport-worker-default@*"))
 
 
 @pytest.mark.parametrize("family", ["IPv4", "IPv6"])
@@ -143,9 +148,9 @@ def test_services_refuse_wrong_and_missing_passwords(host: Any) -> None:
 
 
 @pytest.mark.parametrize("unit", OWN_UNITS)
-def test_sandbox_of_own_units(exposure: Any, unit: str) -> None:
+def test_sandbox_of_own_units(host: Any, exposure: Any, unit: str) -> None:
     """Catches a unit that lost its sandbox."""
-    assert exposure(unit) <= 2.0
+    assert exposure(in_live_slot(host, unit)) <= 2.0
 
 
 def test_sandbox_of_services(host: Any, exposure: Any) -> None:
@@ -160,15 +165,16 @@ def test_task_survives_its_worker(site: Any, host: Any, eventually: Any) -> None
     assert answer.status == 202, answer
     location = answer.headers["Location"]
     assert eventually(lambda: site.get(location).json()["state"] == "running")
+    worker = in_live_slot(host, "textreport-worker-default@{worker}.service")
     with host.sudo():
-        host.check_output("systemctl kill --signal=KILL --kill-whom=all textreport-worker-default.service")
+        host.check_output(f"systemctl kill --signal=KILL --kill-whom=all {worker}")
     assert eventually(lambda: site.finished(location), within=90)
 
 
 @pytest.mark.parametrize("unit", [*OWN_UNITS, "nginx.service", "redis-server@broker.service", "redis-server@cache.service", "postgresql"])
 def test_unit_comes_back_after_sigkill(host: Any, site: Any, eventually: Any, unit: str) -> None:
     """Catches a unit that stays down after a crash, and a stack that does not recover around it."""
-    unit = postgresql_unit(host) if unit == "postgresql" else unit
+    unit = postgresql_unit(host) if unit == "postgresql" else in_live_slot(host, unit)
 
     def main_pid() -> int:
         return int(host.check_output(f"systemctl show --value -p MainPID {unit}"))

@@ -69,7 +69,7 @@ def test_application_hosts_share_the_requests(fleet: dict[str, Any], web: Any) -
         assert web.get("/version").status == 200
     for name in ("app1", "app2"):
         with fleet[name].sudo():
-            assert "/version" in fleet[name].check_output("journalctl --no-pager -o cat -u textreport-web"), name
+            assert "/version" in fleet[name].check_output("journalctl --no-pager -o cat -u textreport-web@*"), name
 
 
 def test_one_beat_for_all_workers(fleet: dict[str, Any]) -> None:
