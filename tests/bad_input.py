@@ -125,9 +125,7 @@ CASES = [
         },
         ("redis_instances", "99999", "ports from 1 to 65535"),
     ),
-    Case(
-        "gunicorn", "port out of range", {"gunicorn_address": "127.0.0.1:80000"}, ("gunicorn_address", "80000", "a port from 1 to 65535")
-    ),
+    Case("gunicorn", "port out of range", {"gunicorn_address": "127.0.0.1:80000"}, ("gunicorn_address", "80000", "a port from 1 to 65535")),
     Case(
         "gunicorn",
         "proxy by name",

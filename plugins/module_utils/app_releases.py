@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import syslog
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 
@@ -73,3 +75,16 @@ def in_use(root: Path) -> set[str]:
     """The releases that a link names or a slot is pinned to."""
     links: Iterable[Path] = [root / "current", root / "previous", *root.glob("*/*/release")]
     return {name for link in links if (name := target(link))}
+
+
+def audit(file: Path, name: str, entry: Mapping[str, object]) -> str:
+    """Write a line of JSON to a file that is only ever added to, and to the journal."""
+    line = json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **entry}, ensure_ascii=False)
+    file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    with open(os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640), "a", encoding="utf-8") as log:
+        log.write(f"{line}\n")
+        log.flush()
+        os.fsync(log.fileno())
+    syslog.openlog(f"{name}-release")
+    syslog.syslog(syslog.LOG_INFO, line)
+    return line

@@ -17,24 +17,10 @@ RETURN = r"""
 line: {description: What was written., returned: always, type: str}
 """
 
-import json
-import os
-import syslog
-import time
 from pathlib import Path
-from typing import Any
 
+from ansible.module_utils.app_releases import audit
 from ansible.module_utils.basic import AnsibleModule
-
-
-def write(file: Path, entry: dict[str, Any]) -> str:
-    line = json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **entry}, ensure_ascii=False)
-    file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    with open(os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640), "a", encoding="utf-8") as log:
-        log.write(f"{line}\n")
-        log.flush()
-        os.fsync(log.fileno())
-    return line
 
 
 def main() -> None:
@@ -46,11 +32,8 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    line = ""
-    if not module.check_mode:
-        line = write(Path(module.params["file"]), module.params["entry"])
-        syslog.openlog(f"{module.params['name']}-release")
-        syslog.syslog(syslog.LOG_INFO, line)
+    given = module.params
+    line = "" if module.check_mode else audit(Path(given["file"]), given["name"], given["entry"])
     module.exit_json(changed=False, line=line)
 
 

@@ -44,6 +44,7 @@ options:
   timeout: {description: Seconds within which a state must be reached., type: int, default: 30}
   least: {description: "Seconds that V(drained) watches the live slot at least.", type: int, default: 0}
   wait: {description: Whether to wait until stopped units have ended., type: bool, default: true}
+  who: {description: "Who is written down with V(returned).", type: str, default: ""}
   reason: {description: "Why V(returned) is asked for; the release is marked bad with it.", type: str, default: ""}
   bad: {description: "With V(returned), do nothing but where this release is live.", type: str, default: ""}
 attributes:
@@ -74,7 +75,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.app_releases import ReleaseError, mark_bad, select, swap, target
+from ansible.module_utils.app_releases import ReleaseError, audit, mark_bad, select, swap, target
 from ansible.module_utils.app_slots import ask
 from ansible.module_utils.basic import AnsibleModule
 
@@ -263,7 +264,7 @@ class Slots:
         there = [state["Id"] for state in self.states(slot) if state["LoadState"] == "loaded" or state["ActiveState"] in RUNNING]
         systemctl("stop", there, *([] if wait else ["--no-block"]))
 
-    def back(self, slot: str, reason: str, wait: bool) -> None:
+    def back(self, slot: str, reason: str, wait: bool, who: str) -> None:
         """Put a slot out of service; the other one serves, and its release is the wanted one again."""
         other = next(name for name in SLOTS if name != slot)
         failed, good = self.runs(slot), self.runs(other)
@@ -274,6 +275,9 @@ class Slots:
         # A slot that was not pinned anew is not to blame
         if failed and failed == target(self.home / "current") != good:
             mark_bad(self.home / "releases" / failed, reason)
+            took = round(time.time() - self.pinned(slot).get("since", time.time()), 1)
+            entry = {"who": who, "what": self.root.name, "from": good, "to": failed, "seconds": took, "result": "failed", "reason": reason}
+            audit(Path("/var/log", self.home.name, "releases.log"), self.home.name, entry)
             if good:
                 select(self.home, good)
                 systemctl("try-restart", self.pinned(slot).get("followers", []), "--no-block")
@@ -363,7 +367,7 @@ def apply(given: Mapping[str, Any], check: bool) -> dict[str, Any]:
         slots.stop(slots.idle, given["wait"])
         changed = True
     elif slot or (slots.runs(slots.live) == given["bad"] and slots.runs(slots.idle) not in {"", given["bad"]}):
-        slots.back(slot or slots.live, given["reason"], given["wait"])
+        slots.back(slot or slots.live, given["reason"], given["wait"], given["who"])
         changed = True
     return {
         **result, "changed": changed, "live": slots.live, "idle": slots.idle, "release": slots.wanted,
@@ -393,6 +397,7 @@ def main() -> None:
             "timeout": {"type": "int", "default": 30},
             "least": {"type": "int", "default": 0},
             "wait": {"type": "bool", "default": True},
+            "who": {"type": "str", "default": ""},
             "reason": {"type": "str", "default": ""},
             "bad": {"type": "str", "default": ""},
         },

@@ -13,9 +13,9 @@ from socketserver import ThreadingUnixStreamServer
 from typing import Any
 
 import pytest
-from ansible.module_utils.app_releases import ReleaseError, previous_good, select
+from ansible.module_utils.app_releases import ReleaseError, audit, previous_good, select
 
-from plugins.modules import app_audit, app_release, app_slot
+from plugins.modules import app_release, app_slot
 
 UNITS = ["shop-web@.socket", "shop-web@.service"]
 
@@ -29,6 +29,7 @@ class Systemd:
         self.restarts = 0
         self.broken = ""
         self.restarted: list[str] = []
+        self.lines: list[dict[str, Any]] = []
 
     def __call__(self, verb: str, units: Sequence[str] | None = None, *options: str) -> str:
         names = list(units or [])
@@ -61,6 +62,7 @@ class Systemd:
 def systemd(monkeypatch: pytest.MonkeyPatch) -> Systemd:
     made = Systemd()
     monkeypatch.setattr(app_slot, "systemctl", made)
+    monkeypatch.setattr(app_slot, "audit", lambda _file, _name, entry: made.lines.append(entry))
     return made
 
 
@@ -80,7 +82,7 @@ def ask(home: Path, state: str, check: bool = False, **given: Any) -> dict[str, 
     arguments = {
         "root": str(home / "web"), "state": state, "slot": "", "units": UNITS, "release": str(home / "current"), "watched": [],
         "files": [str(root / "environment")], "copies": str(root / "copies"), "run": f"{root}/run-{{slot}}", "followers": ["shop-beat.service"],
-        "socket": "s", "paths": ["/healthz"], "host": "localhost", "timeout": 2, "least": 0, "wait": True, "reason": "", "bad": "", **given,
+        "socket": "s", "paths": ["/healthz"], "host": "localhost", "timeout": 2, "least": 0, "wait": True, "reason": "", "bad": "", "who": "ann", **given,
     }  # fmt: skip
     return app_slot.apply(arguments, check)
 
@@ -166,6 +168,7 @@ def test_a_failed_release_gives_way_to_the_one_before(home: Path, systemd: Syste
     assert (home / "releases/two/bad").read_text().endswith("it is broken\n")
     assert os.readlink(home / "current") == "releases/one"
     assert systemd.restarted == ["shop-beat.service"]
+    assert [(line["who"], line["from"], line["to"], line["result"]) for line in systemd.lines] == [("ann", "one", "two", "failed")]
     assert ask(home, "compared")["reasons"] == []
 
 
@@ -277,6 +280,6 @@ def test_a_way_back_goes_further_back_each_time_and_over_bad_ones(home: Path, sy
 
 def test_each_release_is_a_line_that_stays(tmp_path: Path) -> None:
     file = tmp_path / "log/releases.log"
-    app_audit.write(file, {"who": "ann@desk", "result": "failed"})
-    app_audit.write(file, {"who": "bob@desk", "result": "ok"})
+    audit(file, "shop", {"who": "ann@desk", "result": "failed"})
+    audit(file, "shop", {"who": "bob@desk", "result": "ok"})
     assert [line.split('"who": "')[1][:3] for line in file.read_text().splitlines()] == ["ann", "bob"]

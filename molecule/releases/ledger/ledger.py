@@ -1,9 +1,7 @@
 """A ledger: each POST is a row, each numbered task leaves a row. variant.py says which release this is, and how it is broken."""
 
 import os
-import sys
 import time
-from pathlib import Path
 
 import psycopg
 import variant
@@ -22,27 +20,6 @@ def query(statement: str, *values: object) -> list[tuple[object, ...]]:
     with psycopg.connect(os.environ["DATABASE_URL"].replace("+psycopg", "")) as connection:
         cursor = connection.execute(statement, values)
         return cursor.fetchall() if cursor.description else []
-
-
-def unmigrated() -> list[Path]:
-    query("CREATE TABLE IF NOT EXISTS migrations (name text PRIMARY KEY)")
-    done = {name for (name,) in query("SELECT name FROM migrations")}
-    return [path for path in sorted(Path(__file__).parent.glob("migrations/*.sql")) if path.name not in done]
-
-
-def migrate() -> None:
-    if variant.BROKEN == "migration":
-        raise RuntimeError("this migration is broken on purpose")
-    for path in unmigrated():
-        with psycopg.connect(os.environ["DATABASE_URL"].replace("+psycopg", "")) as connection:
-            connection.execute(path.read_text())
-            connection.execute("INSERT INTO migrations VALUES (%s)", [path.name])
-
-
-def pending() -> None:
-    names = [path.name for path in unmigrated()]
-    print("\n".join(names))
-    sys.exit(bool(names))
 
 
 def work(number: int, seconds: float) -> None:
