@@ -15,7 +15,7 @@ from tools.console import LOGS, ROOT, Problem, run_command, run_logged, say
 
 PREPARE = ROOT / "molecule" / "resources" / "prepare.yml"
 # What decides how the host ends up, beside the image that it starts from
-PLUGINS = [ROOT / "plugins" / "action", ROOT / "plugins" / "modules" / "stale_units.py"]
+PLUGINS = [ROOT / "plugins" / "action" / "role_variables.py", ROOT / "plugins" / "modules" / "stale_units.py"]
 SOURCES = [PREPARE, ROOT / "requirements.lock", ROOT / "ansible.cfg", ROOT / "roles" / "base", *PLUGINS]
 # Every host makes its own again
 FORGET = "truncate --size 0 /etc/machine-id && rm -rf /var/log/journal/* /etc/ssh/ssh_host_* /var/lib/systemd/random-seed"
