@@ -99,6 +99,7 @@ def test_addresses_may_be_of_ipv6(tmp_path: Path) -> None:
     assert "@[fd00::25]:6379/" in got["worker1"]["broker_url"]
     assert got["app1"]["gunicorn_address"] == "[fd00::21]:8000"
     assert got["app1"]["gunicorn_clients"] == ["fd00::20"]
+    assert got["app1"]["gunicorn_companions"] == [{"host": host, "slots": "/srv/textreport/worker"} for host in ("worker1",)]
     assert got["web1"]["nginx_sites"][0]["upstreams"] == ["[fd00::21]:8000", "[fd00::22]:8000"]
     assert got["db1"]["postgresql_listen_addresses"] == ["127.0.0.1", "fd00::24"]
     assert got["cache1"]["redis_addresses"] == ["127.0.0.1", "fd00::25"]
@@ -140,3 +141,13 @@ def test_a_tag_is_safe_alone(tag: str, roles: set[str]) -> None:
     # Checks of variables always run, and change nothing
     tasks = [line for line in done.stdout.splitlines() if " : " in line and "TAGS: [always" not in line]
     assert {line.split(" : ")[0].strip() for line in tasks} == roles
+
+
+@pytest.mark.parametrize("playbook", ["deploy", "rollback", "status"])
+def test_a_release_touches_no_other_component(playbook: str) -> None:
+    """Catches a release that runs a task of a database, a cache, a firewall or a web server."""
+    command = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(PRODUCTION), f"playbooks/{playbook}.yml", "--list-tasks"]
+    vault = ["--vault-password-file", str(PRODUCTION / "example-vault-password.txt")]
+    done = subprocess.run([*command, *vault], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert {line.split(" : ")[0].strip() for line in done.stdout.splitlines() if " : " in line} <= {"app", "gunicorn", "celery"}
