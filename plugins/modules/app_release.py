@@ -91,6 +91,8 @@ def install(root: Path, release: str, python: str, source_on_path: bool) -> None
     part = root / "releases" / f".{release}.part"
     if not (part / "requirements.txt").is_file():
         raise ReleaseError(f"{part} holds no unpacked release")
+    # Beside a release that serves: it goes first
+    os.nice(10)
     venv = part / "venv"
     shutil.rmtree(venv, ignore_errors=True)
     run(python, "-m", "venv", str(venv))
