@@ -67,7 +67,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             again = {**arguments, "instead": holder["id"]}
             result = self._execute_module("app_lock", module_args=again, task_vars=task_vars)
             result["taken_over_from"] = holder["who"]
-        if not result.get("failed") and not result["mine"]:
+        # A check run releases nothing
+        if not result.get("failed") and not result["mine"] and not self._task.check_mode:
             holder = result["holder"]
             result["failed"] = True
             result["msg"] = (

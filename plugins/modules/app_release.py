@@ -163,6 +163,8 @@ def apply(given: dict[str, Any], check: bool) -> dict[str, Any]:
         if not release:
             known = ", ".join(path.name + (" (bad)" if is_bad(path) else "") for path in releases(root)) or "none"
             raise ReleaseError(f"there is no good release before {before or 'the first'}; on this host are: {known}")
+    if not release or "/" in release or release.startswith("."):
+        raise ReleaseError("that is no id of a release")
     result: dict[str, Any] = {"changed": False, "removed": [], "release": release}
     there = (root / "releases" / release).is_dir()
     newer = sorted(migrations(root, before, given["migrations"]) - migrations(root, release, given["migrations"]))

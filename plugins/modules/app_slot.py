@@ -283,14 +283,14 @@ class Slots:
                 systemctl("try-restart", self.pinned(slot).get("followers", []), "--no-block")
 
 
-def until(timeout: float, done: Callable[[], bool]) -> bool:
+def until(timeout: float, done: Callable[[], bool], pause: float = 0.1) -> bool:
     """Ask again until it is done or the time is over."""
     end = time.monotonic() + timeout
     while not done():
         if time.monotonic() > end:
             return False
         # Between two questions, so that asking does not keep the host busy; the bound is above
-        time.sleep(0.1)
+        time.sleep(pause)
     return True
 
 
@@ -335,7 +335,7 @@ def drain(slots: Slots, given: Mapping[str, Any]) -> None:
         return not connections(Path("/proc/net/unix").read_text(encoding="utf-8", errors="replace"), old)
 
     # Whoever is still connected when the time is over is left to the stop of the units, which waits for running requests
-    until(given["timeout"], drained)
+    until(given["timeout"], drained, pause=0.25)
 
 
 def apply(given: Mapping[str, Any], check: bool) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def slot_rows(name: str, root: Path, path: str, site: str) -> Iterator[Row]:
             if slot == live and (folder / "run").is_symlink():
                 status, text = ask(f"{folder}/run/web.sock", path, site, 5)
                 said += f", {path} {status if status else text}"
-            yield service if not number else "", f"{said}, since {ago(time.time() - pinned['since'])}"
+            yield service if not number else "", f"{said}, for {ago(time.time() - pinned['since'])}"
 
 
 def unit_rows(name: str, units: list[str]) -> Iterator[Row]:

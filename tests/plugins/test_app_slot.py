@@ -273,6 +273,9 @@ def test_a_way_back_goes_further_back_each_time_and_over_bad_ones(home: Path, sy
     assert (done["current"], done["migrations"]) == ("one", ["versions/0002.py"])
     with pytest.raises(ReleaseError, match=r"no good release before one; on this host are: three \(bad\), two, one"):
         app_release.apply(given, check=False)
+    for wrong in ("../../etc", ".one.part"):
+        with pytest.raises(ReleaseError, match="no id of a release"):
+            app_release.apply({**given, "release": wrong}, check=False)
     with pytest.raises(ReleaseError, match="it is marked bad"):
         app_release.apply({**given, "release": "three"}, check=False)
     assert previous_good(home, "three") == "two"
