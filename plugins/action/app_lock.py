@@ -38,11 +38,12 @@ def machine() -> str:
         return socket.gethostname()
 
 
-def this_run() -> dict[str, str]:
+def this_run() -> dict[str, t.Any]:
     """The run that this task belongs to; Ansible's workers are children of it."""
     pid = os.getppid()
     who = os.environ.get("GROUNDCREW_WHO") or f"{getpass.getuser()}@{socket.gethostname()}"
-    return {"id": f"{pid}-{started(pid)}", "machine": machine(), "who": who, "since": time.strftime("%Y-%m-%d %H:%M:%S %Z")}
+    since = time.strftime("%Y-%m-%d %H:%M:%S %Z")
+    return {"id": f"{pid}-{started(pid)}", "machine": machine(), "who": who, "since": since, "start": time.time()}
 
 
 def has_ended(holder: t.Mapping[str, t.Any]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import syslog
@@ -75,6 +76,21 @@ def in_use(root: Path) -> set[str]:
     """The releases that a link names or a slot is pinned to."""
     links: Iterable[Path] = [root / "current", root / "previous", *root.glob("*/*/release")]
     return {name for link in links if (name := target(link))}
+
+
+def last_audited(file: Path) -> str:
+    """The release that was last written down as good."""
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return ""
+    for line in reversed(lines):
+        # A host that lost its power may have left half a line
+        with contextlib.suppress(ValueError):
+            entry = json.loads(line)
+            if entry.get("result") == "ok":
+                return str(entry.get("to", ""))
+    return ""
 
 
 def audit(file: Path, name: str, entry: Mapping[str, object]) -> str:

@@ -25,7 +25,7 @@ options:
     elements: str
     default: []
   source_on_path: {description: "Put the source folder on Python's path, where it is not installed as a wheel.", type: bool, default: false}
-  keep: {description: Releases to keep; the current and the previous one are always kept., type: int, default: 5}
+  keep: {description: "Good releases to keep, beside two bad ones; what is current, previous or in a slot is always kept.", type: int, default: 5}
   python: {description: Interpreter of the virtual environment., type: path, default: /usr/bin/python3}
 author: [Groundcrew]
 """
@@ -57,6 +57,8 @@ from ansible.module_utils.app_releases import (
     target,
 )
 from ansible.module_utils.basic import AnsibleModule
+
+KEPT_BAD = 2
 
 
 def run(*command: str) -> str:
@@ -138,9 +140,11 @@ def go_back(root: Path, release: str) -> None:
 def prune(root: Path, keep: int) -> list[str]:
     """Remove the oldest releases, each renamed first, and what interrupted runs left."""
     removed = []
-    kept = in_use(root)
-    for path in releases(root)[keep:]:
-        if path.name in kept:
+    found, used = releases(root), in_use(root)
+    # Those that failed are kept apart, for study: they must not crowd out the ones to go back to
+    kept = [path for path in found if not is_bad(path)][:keep] + [path for path in found if is_bad(path)][:KEPT_BAD]
+    for path in found:
+        if path in kept or path.name in used:
             continue
         removed.append(path.name)
         path.rename(path.with_name(f".{path.name}.gone"))

@@ -13,9 +13,9 @@ from socketserver import ThreadingUnixStreamServer
 from typing import Any
 
 import pytest
-from ansible.module_utils.app_releases import ReleaseError, audit, previous_good, select
+from ansible.module_utils.app_releases import ReleaseError, audit, last_audited, previous_good, select
 
-from plugins.modules import app_release, app_slot
+from plugins.modules import app_audit, app_release, app_slot
 
 UNITS = ["shop-web@.socket", "shop-web@.service"]
 
@@ -284,5 +284,10 @@ def test_a_way_back_goes_further_back_each_time_and_over_bad_ones(home: Path, sy
 def test_each_release_is_a_line_that_stays(tmp_path: Path) -> None:
     file = tmp_path / "log/releases.log"
     audit(file, "shop", {"who": "ann@desk", "result": "failed"})
-    audit(file, "shop", {"who": "bob@desk", "result": "ok"})
-    assert [line.split('"who": "')[1][:3] for line in file.read_text().splitlines()] == ["ann", "bob"]
+    audit(file, "shop", {"who": "bob@desk", "result": "failed"})
+    assert last_audited(file) == ""
+    (tmp_path / "current").symlink_to("releases/two")
+    for _ in range(2):
+        app_audit.write(file, "shop", {"who": "cat@desk", "result": "ok"}, str(tmp_path))
+    assert last_audited(file) == "two"
+    assert [line.split('"who": "')[1][:3] for line in file.read_text().splitlines()] == ["ann", "bob", "cat"]

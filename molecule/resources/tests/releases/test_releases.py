@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from molecule.resources.tests.releases.conftest import Fleet, Step, failed, recap
+from molecule.resources.tests.releases.conftest import MIX, SITE, Fleet, Step, failed, recap
 from tools.console import say
 from tools.load import Answer, Load, percentile, summary
 
@@ -156,7 +156,8 @@ def test_one_slot_is_left(host: Any, fleet: Fleet, history: list[Answer], eventu
         for service in ("web@*.service", "worker-default@*.service"):
             units = f"systemctl list-units --plain --no-legend 'ledger-{service}'"
             assert eventually(lambda units=units: len(host.check_output(units).splitlines()) == 1)
-        assert len(host.check_output("ls /srv/ledger/releases").split()) <= 6
+        # Four good ones and two bad ones, and what a slot is pinned to
+        assert len(host.check_output("ls /srv/ledger/releases").split()) <= 8
 
 
 def test_every_release_is_written_down(host: Any, fleet: Fleet, history: list[Answer]) -> None:
@@ -193,7 +194,7 @@ def test_a_second_release_at_the_same_time_is_told_who_releases(host: Any, fleet
 
 def test_the_load_would_have_noticed(host: Any, fleet: Fleet, history: list[Answer]) -> None:
     """Catches a load that no failure shows in: a restart in place of the slots does."""
-    load = Load("https://localhost:443", [answer.request for answer in history[:15]], 30, fleet.ca_file, fleet.address)
+    load = Load(SITE, MIX, 30, fleet.ca_file, fleet.address)
     load.start()
     with host.sudo():
         for _ in range(3):
