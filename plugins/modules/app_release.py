@@ -211,7 +211,8 @@ def main() -> None:
     try:
         module.exit_json(**apply(module.params, module.check_mode))
     except (ReleaseError, OSError) as error:
-        module.fail_json(msg=f"Release {module.params['release']}: {error}")
+        named = f"Release {module.params['release']}: " if module.params["release"] else ""
+        module.fail_json(msg=f"{named}{error}")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -39,6 +40,8 @@ class Step:
     code: int
     output: str
     live: str = ""
+    # Seconds from the command to the first answer of another release
+    traffic: float = 0.0
 
     @property
     def seconds(self) -> float:
@@ -68,9 +71,17 @@ class Fleet:
         ]
 
     def run(self, name: str, playbook: str = "playbooks/deploy.yml", **variables: Any) -> Step:
-        begin = time.time()
-        done = subprocess.run(self.command(playbook, **variables), cwd=PROJECT, capture_output=True, text=True, check=False, timeout=600)
-        self.steps.append(Step(name, begin, time.time(), done.returncode, done.stdout + done.stderr, self.get("/")))
+        before, begin, traffic = self.get("/"), time.time(), 0.0
+        with tempfile.TemporaryFile("w+") as output:
+            process = subprocess.Popen(self.command(playbook, **variables), cwd=PROJECT, stdout=output, stderr=subprocess.STDOUT)
+            while process.poll() is None:
+                if not traffic and self.get("/") != before:
+                    traffic = time.time() - begin
+                # Between two looks at who serves; the run ends by itself
+                time.sleep(0.1)
+            end = time.time()
+            output.seek(0)
+            self.steps.append(Step(name, begin, end, process.returncode, output.read(), self.get("/"), traffic))
         return self.steps[-1]
 
     def kill(self, task: str, playbook: str = "playbooks/deploy.yml") -> bool:
