@@ -53,7 +53,7 @@ def park(consumer: Any, body: Any, message: Any, exc: Exception) -> None:
     message.ack()
 
 
-@signals.worker_ready.connect
+@signals.worker_ready.connect  # type: ignore[untyped-decorator]
 def bring_back(sender: Any, **_: Any) -> None:
     """Give the parked tasks that this release knows back to their queues."""
     app = sender.app
@@ -74,7 +74,7 @@ def bring_back(sender: Any, **_: Any) -> None:
             message.requeue()
 
 
-@shared_task(name="groundcrew.probe", ignore_result=True)
+@shared_task(name="groundcrew.probe", ignore_result=True)  # type: ignore[untyped-decorator]
 def answer(reply: str, node: str) -> None:
     """Say that a process of this worker runs tasks, and of which release."""
     with current_app.connection_for_write() as connection, connection.SimpleQueue(reply) as answers:
