@@ -280,7 +280,9 @@ class Slots:
             audit(Path("/var/log", self.home.name, "releases.log"), self.home.name, entry)
             if good:
                 select(self.home, good)
-                systemctl("try-restart", self.pinned(slot).get("followers", []), "--no-block")
+        # Also where another service of this host has pointed `current` back before
+        if good and failed != good:
+            systemctl("try-restart", self.pinned(slot).get("followers", []), "--no-block")
 
 
 def until(timeout: float, done: Callable[[], bool], pause: float = 0.1) -> bool:

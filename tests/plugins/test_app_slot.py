@@ -198,7 +198,11 @@ def test_companions_go_back_where_they_run_the_bad_release(home: Path, systemd: 
     move(home)
     move(home, "two")
     assert not ask(home, "returned", bad="three", units=[])["changed"]
+    # The web server's slot on the same host was first
+    select(home, "one")
     assert ask(home, "returned", bad="two", units=[], reason="it failed elsewhere")["live"] == "blue"
+    assert systemd.restarted == ["shop-beat.service"]
+    assert systemd.lines == []
     assert systemd.slots(systemd.active) == {"blue"}
 
 
