@@ -133,17 +133,21 @@ def test_a_changed_environment_is_run_by_the_next_run_and_old_workers_end_what_t
 
 def test_an_unknown_task_waits_for_a_release_that_knows_it(host: Any, eventually: Eventually) -> None:
     """Catches a task of a newer release that an older worker throws away, as Celery does."""
-    name = next(NAMES)
-    in_unit(host, f'sh -c \'NEWER=1 {CELERY} call tasks.newer --args="[\\"{name}\\"]"\'')
-    parked = "python -c 'import tasks; print(tasks.celery.connection().default_channel._size(\"groundcrew.parked\"))'"
-    assert eventually(lambda: in_unit(host, parked).strip() == "1")
-    unit = worker(host, "default")
+    name, unit = next(NAMES), worker(host, "default")
+
+    def parked() -> int:
+        size = "import tasks; print(tasks.celery.connection().default_channel._size('groundcrew.parked'))"
+        return int(in_unit(host, f'/srv/probe/current/venv/bin/python -c "{size}"'))
+
+    enqueue(host, "newer", name)
+    assert eventually(lambda: parked() == 1)
     host.check_output(f"systemctl restart {unit}")
-    assert in_unit(host, parked).strip() == "1"
+    assert eventually(lambda: parked() == 1)
+    # As a release that knows the task
     pinned = f"/etc/probe/slots/worker/{unit.split('@')[1].split('.')[0]}/environment"
     host.check_output(f"echo NEWER=1 >> {pinned} && systemctl restart {unit} && sed -i /NEWER/d {pinned}")
     assert eventually(lambda: marks(host, name))
-    assert in_unit(host, parked).strip() == "0"
+    assert eventually(lambda: parked() == 0)
     host.check_output(f"systemctl restart {unit}")
 
 
