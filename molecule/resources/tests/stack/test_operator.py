@@ -26,9 +26,7 @@ def test_changed_secrets_stay_out_of_diffs_and_of_the_most_verbose_output(conver
 
 
 @pytest.mark.one_release
-@pytest.mark.parametrize(
-    ("service", "name", "step"), [("worker", "worker-default", "See the task done"), ("web", "web", "Ask for a page")]
-)
+@pytest.mark.parametrize(("service", "name", "step"), [("worker", "worker-default", "See the task done"), ("web", "web", "Ask for a page")])
 def test_smoke_test_names_the_culprit(host: Any, site: Any, converge: Any, eventually: Any, service: str, name: str, step: str) -> None:
     """Catches a smoke test that is green whatever is down, and one that does not say where to look."""
     unit = f"textreport-{name}@{host.check_output(f'readlink /srv/textreport/{service}/live')}.service"
