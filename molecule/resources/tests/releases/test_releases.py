@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from molecule.resources.tests.releases.conftest import MIX, SITE, Fleet, Step, failed, recap
 from tools.console import say
+from tools.fleet import MIX, SITE, Fleet, Step, failed, recap
 from tools.load import Answer, Load, percentile, summary
 
 Eventually = Callable[..., Any]
