@@ -26,7 +26,8 @@ def test_nothing_is_half_done(host: Any) -> None:
 
 def test_what_runs_is_what_is_configured(host: Any) -> None:
     """Catches a reload or a restart that was lost with the run that owed it."""
-    for unit in ("textreport-web", "textreport-worker-default", "textreport-beat", "nginx", "redis-server@broker", "postgresql@15-main"):
+    postgresql = f"postgresql@{host.check_output('ls /etc/postgresql')}-main"
+    for unit in ("textreport-web", "textreport-worker-default", "textreport-beat", "nginx", "redis-server@broker", postgresql):
         assert host.check_output(f"systemctl show -P NeedDaemonReload {unit}") == "no"
     assert host.check_output("sudo -u postgres psql -XAtc 'SELECT count(*) FROM pg_settings WHERE pending_restart'") == "0"
     assert host.check_output("sudo -u postgres psql -XAtc 'SELECT count(*) FROM pg_hba_file_rules WHERE error IS NOT NULL'") == "0"
