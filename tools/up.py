@@ -84,7 +84,10 @@ def ensure_host(client: docker.DockerClient, wanted: dict[int, int]) -> str:
             f"make -C {owner} down      # or: docker rm -f {NAME}",
         )
     if published(container) != wanted:
-        raise Problem(f"{NAME} was made with other ports: {published(container)}, now wanted: {wanted}", again)
+        raise Problem(
+            f"{NAME} was made with other ports: {published(container)}, now wanted: {wanted}",
+            f"Set GROUNDCREW_HTTPS_PORT, GROUNDCREW_HTTP_PORT and GROUNDCREW_SSH_PORT as before; or: {again}",
+        )
     if container.status == "running":
         host.wait_until_up(container)
         return f"{NAME}, running already"

@@ -75,6 +75,13 @@ def generated() -> Path:
     return Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
 
 
+@pytest.fixture(scope="session")
+def secrets(generated: Path) -> dict[str, str]:
+    """Return the secrets that were generated for this scenario, by their names."""
+    names = ("postgresql_app_password", "redis_broker_password", "redis_cache_password", "app_secret_key")
+    return {name: (generated / "secrets" / name).read_text().split()[0] for name in names}
+
+
 @pytest.fixture(scope="module")
 def site(address: str, generated: Path) -> Site:
     """Return the site on the host under test."""

@@ -28,7 +28,8 @@ def test_what_runs_is_what_is_configured(host: Any) -> None:
     """Catches a reload or a restart that was lost with the run that owed it."""
     web, worker = (host.check_output(f"readlink /srv/textreport/{service}/live") for service in ("web", "worker"))
     own = (f"textreport-web@{web}", f"textreport-worker-default@{worker}", "textreport-beat")
-    for unit in (*own, "nginx", "redis-server@broker", "postgresql@15-main"):
+    postgresql = f"postgresql@{host.check_output('ls /etc/postgresql')}-main"
+    for unit in (*own, "nginx", "redis-server@broker", postgresql):
         assert host.check_output(f"systemctl show -P NeedDaemonReload {unit}") == "no"
     assert host.check_output("sudo -u postgres psql -XAtc 'SELECT count(*) FROM pg_settings WHERE pending_restart'") == "0"
     assert host.check_output("sudo -u postgres psql -XAtc 'SELECT count(*) FROM pg_hba_file_rules WHERE error IS NOT NULL'") == "0"
