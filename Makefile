@@ -6,6 +6,8 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # Ansible wants a UTF-8 locale, and logs show lines as they come
 export LC_ALL := C.UTF-8
 export PYTHONUNBUFFERED := 1
+# Ansible starts hundreds of times: compiled anew at each, it takes a third longer
+unexport PYTHONDONTWRITEBYTECODE
 run = $(VENV)/bin/python -m
 
 help:  ## List the targets
@@ -19,8 +21,9 @@ down:  ## Take the local host down and leave nothing behind (GROUNDCREW_KEEP=1 k
 	@if [ -e .local ] || [ -e .cache ] || [ -e $(VENV) ]; then $(MAKE) --no-print-directory toolchain && $(run) tools.down; \
 	else echo "nothing is up: there is no .local, .cache or $(VENV)"; fi
 
-ssh: toolchain  ## Log in to the local host
-	@$(run) tools.access
+ssh:  ## Log in to the local host
+	@[ -e .local/ssh ] || { echo "there is no local host: make up" >&2; exit 1; }
+	@$(MAKE) --no-print-directory toolchain && $(run) tools.access
 
 # One after the other, so that it fails early
 test:  ## Everything: lint, unit and app tests, make up, Molecule on Debian 12 and 13

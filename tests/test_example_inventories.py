@@ -99,3 +99,11 @@ def test_example_secrets_are_refused(tmp_path: Path) -> None:
     done = preflight(tmp_path, "staging")
     assert done.returncode != 0
     assert "make secrets ENV=staging" in done.stdout
+
+
+def test_misspelled_names_of_the_environment_are_refused(tmp_path: Path) -> None:
+    """Catches a setting that nothing reads, and that the operator believes in."""
+    needs_example("staging")
+    done = preflight(tmp_path, "staging", vault_is_example=False, broker_prt=6400, site_htps_port=8443, openings_db=[])
+    assert done.returncode != 0
+    assert "Nothing reads broker_prt, site_htps_port. " in " ".join(done.stdout.split())

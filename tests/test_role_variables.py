@@ -42,7 +42,7 @@ def test_good_values_pass(values: dict[str, Any]) -> None:
     assert validated(values).problems == []
 
 
-VARS = "set it in inventories/test/group_vars/all/harbor.yml"
+VARS = "set it in inventories/test/group_vars/all/main.yml"
 VAULT = "set it in inventories/test/group_vars/all/vault.yml"
 
 

@@ -248,7 +248,9 @@ class Validator:
 
     def environment_file(self, spec: Spec) -> str:
         folder = os.path.join(relative(self.inventory_dir), "group_vars", "all") if self.inventory_dir else "the inventory's group_vars/all"
-        return f"set it in {os.path.join(folder, 'vault.yml' if spec.get('no_log') else f'{self.role}.yml')}"
+        own = f"{self.role}.yml"
+        file = "vault.yml" if spec.get("no_log") else own if os.path.isfile(os.path.join(folder, own)) else "main.yml"
+        return f"set it in {os.path.join(folder, file)}"
 
     def place(self, value: t.Any, spec: Spec, container: t.Any = None) -> str:
         """The file to change: where the value was written; the environment's own file where that is unknown or inside the role."""

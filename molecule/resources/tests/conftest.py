@@ -53,7 +53,7 @@ class Converge(Protocol):
     def __call__(self, *options: str, playbook: str = ..., **variables: Any) -> subprocess.CompletedProcess[str]: ...
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def converge(host: Any) -> Converge:
     """Return a function that runs a playbook once more from the controller, on the host under test alone."""
     name = host.ansible.get_variables()["inventory_hostname"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 pytestmark = pytest.mark.usefixtures("as_root")
 
+Deploy = Callable[..., subprocess.CompletedProcess[str]]
 ROOT = Path(__file__).parents[4]
 HOME = "/srv/textreport"
 SECRET = "planted-app-secret-2f8c41"
@@ -27,33 +29,6 @@ def name_of(host: Any) -> str:
     return str(host.ansible.get_variables()["inventory_hostname"])
 
 
-def deploy(host: Any, source: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Deploy the plain application to the host, by variables alone."""
-    given = {
-        "app_name": "hello", "app_source": str(source), "app_wsgi_target": "app:app", "app_static_folder": "static",
-        "app_keep_releases": "2", "app_migrate_command": "", **variables,
-    }  # fmt: skip
-    extra = [
-        part
-        for name, value in given.items()
-        for part in ("-e", f'{{"{name}": {value if value.isdigit() else repr(value).replace(chr(39), chr(34))}}}')
-    ]
-    return subprocess.run(
-        ["ansible-playbook", "-i", os.environ["MOLECULE_INVENTORY_FILE"], str(ROOT / "molecule/resources/converge.yml"),
-         "--limit", name_of(host), *extra],
-        cwd=ROOT, env={**os.environ, "MOLECULE_SCENARIO_NAME": "app"}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-
-
-def shell(host: Any, command: str) -> None:
-    """Run a command as root, also in a fixture of the module, where the host is not root's yet."""
-    done = subprocess.run(
-        ["ansible", name_of(host), "-b", "-i", os.environ["MOLECULE_INVENTORY_FILE"], "-m", "ansible.builtin.shell", "-a", command],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout
-
-
 # Each host goes through a history of its own
 @pytest.fixture(scope="module")
 def source(host: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -61,22 +36,49 @@ def source(host: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def first(host: Any, source: Path) -> subprocess.CompletedProcess[str]:
-    return deploy(host, source)
+def deploy(converge: Any, source: Path) -> Deploy:
+    """Return a function that deploys the plain application to the host, by variables alone."""
+
+    def run(**variables: Any) -> subprocess.CompletedProcess[str]:
+        given = {
+            "app_name": "hello", "app_source": str(source), "app_wsgi_target": "app:app", "app_static_folder": "static",
+            "app_keep_releases": 2, "app_migrate_command": "",
+        }  # fmt: skip
+        done: subprocess.CompletedProcess[str] = converge(**{**given, **variables})
+        return done
+
+    return run
 
 
 @pytest.fixture(scope="module")
-def second(host: Any, source: Path, first: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:
+def first(deploy: Deploy) -> subprocess.CompletedProcess[str]:
+    return deploy()
+
+
+@pytest.fixture(scope="module")
+def second(source: Path, deploy: Deploy, first: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:
     app = source / "app.py"
     app.write_text(app.read_text().replace('"hello"', '"welcome"'))
-    return deploy(host, source)
+    return deploy()
 
 
 @pytest.fixture(scope="module")
-def broken(host: Any, source: Path, second: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:
+def broken(source: Path, deploy: Deploy, second: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:
     app = source / "app.py"
     app.write_text(app.read_text().replace('"welcome"', '"third"'))
-    return deploy(host, source, app_migrate_command="echo this migration is broken; exit 3")
+    return deploy(app_migrate_command="echo this migration is broken; exit 3")
+
+
+@pytest.fixture(scope="module")
+def healed(host: Any, deploy: Deploy, broken: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:
+    """What an interrupted install and an interrupted migration leave, and then the run after it."""
+    with host.sudo():
+        host.check_output(
+            "cd /srv/hello/releases && new=$(ls -t | head -1) && mv $new .$new.part && rm -r .$new.part/venv/bin .$new.part/src/app.py"
+            " && mkdir -p .$new.part/venv/bin && touch .$new.part/venv/bin/python"
+            " && systemd-run --collect --unit=hello-migrate sh -c 'sleep 30; echo first >> /srv/hello/shared/order'"
+        )
+    return deploy(app_migrate_command="echo second >> /srv/hello/shared/order")
 
 
 def greeting(host: Any) -> str:
@@ -177,35 +179,25 @@ def test_failing_migration_leaves_the_old_release(host: Any, broken: subprocess.
 
 
 @pytest.mark.one_release
-def test_half_made_install_is_healed(host: Any, source: Path, broken: subprocess.CompletedProcess[str], healed: list[Any]) -> None:
+def test_half_made_install_is_healed(host: Any, healed: subprocess.CompletedProcess[str]) -> None:
     """Catches a run that takes what an interrupted one left for a release, or stumbles over it, and releases that pile up."""
-    assert healed[0].returncode == 0, healed[0].stdout
+    assert healed.returncode == 0, healed.stdout
     assert greeting(host) == "third"
     assert host.run("ls -A /srv/hello/releases | wc -l").stdout.strip() == "2"
 
 
 @pytest.mark.one_release
-def test_migration_of_a_killed_run_is_waited_for(host: Any, healed: list[Any]) -> None:
+@pytest.mark.usefixtures("healed")
+def test_migration_of_a_killed_run_is_waited_for(host: Any) -> None:
     """Catches a run that stops at a migration that still runs, or migrates beside it."""
     assert host.file("/srv/hello/shared/order").content_string.split() == ["first", "second"]
 
 
 @pytest.mark.one_release
-def test_release_without_its_python_is_made_anew(host: Any, source: Path, healed: list[Any]) -> None:
+@pytest.mark.usefixtures("healed")
+def test_release_without_its_python_is_made_anew(host: Any, deploy: Deploy) -> None:
     """Catches a release that is taken for whole by its folder, when an upgrade of the host took its Python away."""
-    shell(host, "cd /srv/hello/current/venv/lib && mv python3* python3.1")
-    done = deploy(host, source)
+    host.check_output("cd /srv/hello/current/venv/lib && mv python3* python3.1")
+    done = deploy()
     assert done.returncode == 0, done.stdout
     assert greeting(host) == "third"
-
-
-@pytest.fixture(scope="module")
-def healed(host: Any, source: Path, broken: subprocess.CompletedProcess[str]) -> list[Any]:
-    """What an interrupted install and an interrupted migration leave, and then the run after it."""
-    shell(
-        host,
-        "cd /srv/hello/releases && new=$(ls -t | head -1) && mv $new .$new.part && rm -r .$new.part/venv/bin .$new.part/src/app.py"
-        " && mkdir -p .$new.part/venv/bin && touch .$new.part/venv/bin/python"
-        " && systemd-run --collect --unit=hello-migrate sh -c 'sleep 45; echo first >> /srv/hello/shared/order'",
-    )
-    return [deploy(host, source, app_migrate_command="echo second >> /srv/hello/shared/order")]

@@ -61,60 +61,6 @@ def test_the_authority_stays_on_the_controller(host: Any) -> None:
         assert host.run("grep -rlF -- %s /etc /root /tmp /var/tmp", ca_key).rc == 1
 
 
-def test_a_certificate_is_renewed_before_its_end(host: Any, converge: Converge) -> None:
-    """Catches a certificate left to expire, and a key made anew with it."""
-    with host.sudo():
-        before, key = leaf(host), host.file(KEY).sha256sum
-        result = converge(tls_renew_before_days=364, tls_leaf_days=365)
-        assert leaf(host).serial_number == before.serial_number, "a day is left before the time to renew"
-        result = converge(tls_renew_before_days=365, tls_leaf_days=397)
-        assert result.returncode == 0, result.stdout
-        assert leaf(host).serial_number != before.serial_number
-        assert host.file(KEY).sha256sum == key
-        after = leaf(host).serial_number
-        assert "changed=0" in converge().stdout
-        assert leaf(host).serial_number == after
-
-
-@pytest.mark.one_release
-def test_a_new_name_brings_a_new_certificate(host: Any, converge: Converge) -> None:
-    """Catches a certificate that keeps its old names, and a check run that hides the change or makes it."""
-    before = leaf(host).serial_number
-    other = {"tls_certificates": [{"name": "default", "names": [*NAMES, "new.test.example"]}]}
-    checked = converge("--check", **other)
-    assert "changed=1" in checked.stdout, checked.stdout
-    assert leaf(host).serial_number == before
-    assert converge(**other).returncode == 0
-    names = leaf(host).extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    assert "new.test.example" in names.get_values_for_type(x509.DNSName)
-    assert converge().returncode == 0
-
-
-@pytest.mark.one_release
-def test_another_authority_brings_a_new_certificate(host: Any, converge: Converge, tmp_path: pathlib.Path) -> None:
-    """Catches a certificate of an authority that is gone."""
-    assert converge(tls_ca_directory=str(tmp_path / "ca")).returncode == 0
-    ca = x509.load_pem_x509_certificate((tmp_path / "ca" / "ca.pem").read_bytes())
-    leaf(host).verify_directly_issued_by(ca)
-    assert converge().returncode == 0
-
-
-@pytest.mark.one_release
-def test_the_authority_may_be_kept_in_a_vault(host: Any, converge: Converge, tmp_path: pathlib.Path) -> None:
-    """Catches an authority whose encrypted key is taken for a missing one, and made anew."""
-    password = tmp_path / "password"
-    password.write_text("a password for this test\n")
-    assert converge(tls_ca_directory=str(tmp_path / "ca")).returncode == 0
-    subprocess.run(["ansible-vault", "encrypt", "--vault-password-file", password, tmp_path / "ca/ca.key"], check=True, capture_output=True)
-    encrypted = (tmp_path / "ca/ca.key").read_bytes()
-    result = converge(
-        "--vault-password-file", str(password), tls_ca_directory=str(tmp_path / "ca"), tls_renew_before_days=366, tls_leaf_days=397
-    )
-    assert result.returncode == 0, result.stdout
-    assert (tmp_path / "ca/ca.key").read_bytes() == encrypted
-    assert converge().returncode == 0
-
-
 def pair(names: list[str], days: int = 90, start: int = -1) -> tuple[str, str]:
     """A certificate that signs itself, and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
@@ -133,6 +79,37 @@ def pair(names: list[str], days: int = 90, start: int = -1) -> tuple[str, str]:
     )
     text = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
     return made.public_bytes(Encoding.PEM).decode(), text
+
+
+def test_a_pair_from_the_vault_lands(host: Any, converge: Converge) -> None:
+    """Catches a provided certificate that is altered on its way, and a key in the output."""
+    certificate, key = pair(NAMES[:1])
+    given = {
+        "tls_mode": "provided",
+        "tls_certificates": [{"name": "default", "names": NAMES[:1], "certificate": certificate, "private_key": key}],
+    }
+    result = converge("--diff", "-vv", **given)
+    assert result.returncode == 0, result.stdout
+    assert key.splitlines()[1] not in (result.stdout + result.stderr)
+    with host.sudo():
+        assert host.file(CERTIFICATE).content_string == certificate
+        assert host.file(KEY).content_string == key
+        assert host.file(KEY).mode == 0o600
+    assert "changed=0" in converge(**given).stdout
+
+
+def test_a_certificate_is_renewed_before_its_end(host: Any, converge: Converge) -> None:
+    """Catches a way back from a provided pair that is shut, a certificate left to expire, and a key made anew with it."""
+    assert converge().returncode == 0
+    with host.sudo():
+        before, key = leaf(host), host.file(KEY).sha256sum
+    before.verify_directly_issued_by(x509.load_pem_x509_certificate((CA / "ca.pem").read_bytes()))
+    result = converge(tls_renew_before_days=364)
+    assert "changed=0" in result.stdout, "a day is left before the time to renew"
+    assert converge(tls_renew_before_days=365, tls_leaf_days=397).returncode == 0
+    with host.sudo():
+        assert leaf(host).serial_number != before.serial_number
+        assert host.file(KEY).sha256sum == key
 
 
 @pytest.mark.one_release
@@ -167,19 +144,31 @@ def test_bad_pairs_from_the_vault_are_refused(host: Any, converge: Converge) -> 
     assert not host.file("/etc/ssl/groundcrew/mismatched").exists
 
 
-def test_a_pair_from_the_vault_lands(host: Any, converge: Converge) -> None:
-    """Catches a provided certificate that is altered on its way, a key in the output, or a way back that is shut."""
-    certificate, key = pair(NAMES[:1])
-    given = {
-        "tls_mode": "provided",
-        "tls_certificates": [{"name": "default", "names": NAMES[:1], "certificate": certificate, "private_key": key}],
-    }
-    result = converge("--diff", "-vv", **given)
+@pytest.mark.one_release
+def test_a_new_name_brings_a_new_certificate(host: Any, converge: Converge) -> None:
+    """Catches a certificate that keeps its old names, and a check run that hides the change or makes it."""
+    before = leaf(host).serial_number
+    other = {"tls_certificates": [{"name": "default", "names": [*NAMES, "new.test.example"]}]}
+    checked = converge("--check", **other)
+    assert "changed=1" in checked.stdout, checked.stdout
+    assert leaf(host).serial_number == before
+    assert converge(**other).returncode == 0
+    names = leaf(host).extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert "new.test.example" in names.get_values_for_type(x509.DNSName)
+
+
+@pytest.mark.one_release
+def test_another_authority_brings_a_new_certificate(host: Any, converge: Converge, tmp_path: pathlib.Path) -> None:
+    """Catches a certificate of an authority that is gone, and an authority made anew because its key is encrypted, as in a vault."""
+    given, ca_key, password = {"tls_ca_directory": str(tmp_path / "ca")}, tmp_path / "ca/ca.key", tmp_path / "password"
+    assert converge(**given).returncode == 0
+    ca, first = x509.load_pem_x509_certificate((tmp_path / "ca/ca.pem").read_bytes()), leaf(host)
+    first.verify_directly_issued_by(ca)
+    password.write_text("a password for this test\n")
+    subprocess.run(["ansible-vault", "encrypt", "--vault-password-file", password, ca_key], check=True, capture_output=True)
+    encrypted = ca_key.read_bytes()
+    result = converge("--vault-password-file", str(password), **given, tls_renew_before_days=366, tls_leaf_days=397)
     assert result.returncode == 0, result.stdout
-    assert key.splitlines()[1] not in (result.stdout + result.stderr)
-    with host.sudo():
-        assert host.file(CERTIFICATE).content_string == certificate
-        assert host.file(KEY).content_string == key
-        assert host.file(KEY).mode == 0o600
-    assert "changed=0" in converge(**given).stdout
-    assert converge().returncode == 0
+    assert ca_key.read_bytes() == encrypted
+    assert leaf(host).serial_number != first.serial_number
+    leaf(host).verify_directly_issued_by(ca)
