@@ -162,15 +162,11 @@ class Slots:
         return str(target(self.root / slot / "release")) if slot else ""
 
     def own(self, slot: str) -> list[str]:
-        """The units that the slot was pinned with."""
-        return [unit.replace("@.", f"@{slot}.") for unit in self.pinned(slot).get("units", [])]
-
-    def all(self, slot: str) -> list[str]:
-        """Those, and the ones that are wanted now."""
-        return list(dict.fromkeys([*self.own(slot), *(unit.replace("@.", f"@{slot}.") for unit in self.units)]))
+        """The units that the slot was pinned with; where that is not known, those that are wanted now."""
+        return [unit.replace("@.", f"@{slot}.") for unit in self.pinned(slot).get("units", self.units)]
 
     def states(self, slot: str) -> list[dict[str, str]]:
-        shown = systemctl("show", self.all(slot), *(f"--property={name}" for name in PROPERTIES))
+        shown = systemctl("show", self.own(slot), *(f"--property={name}" for name in PROPERTIES))
         return [dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in shown.split("\n\n") if block.strip()]
 
     def digest(self) -> str:

@@ -206,6 +206,22 @@ def test_companions_go_back_where_they_run_the_bad_release(home: Path, systemd: 
     assert systemd.slots(systemd.active) == {"blue"}
 
 
+def test_companions_that_are_out_of_step_keep_their_hands_off_the_web_slots(home: Path, systemd: Systemd) -> None:
+    """Catches units of one service that are stopped for the slot of another, of the same colour: the play gives its own ones along."""
+    workers = {"root": str(home / "worker"), "units": ["shop-worker@.service"]}
+    ask(home, "started", slot="blue", **workers)
+    ask(home, "live", slot="blue", **workers)
+    select(home, "two")
+    ask(home, "started", slot="green", **workers)
+    ask(home, "live", slot="green", **workers)
+    move(home)
+    move(home)
+    assert (os.readlink(home / "worker/live"), os.readlink(home / "web/live")) == ("green", "green")
+    ask(home, "returned", bad="two", root=str(home / "worker"))
+    assert {"shop-web@green.socket", "shop-web@green.service"} <= systemd.active & systemd.enabled
+    assert {name for name in systemd.active if "worker" in name} == {"shop-worker@blue.service"}
+
+
 class Handler(BaseHTTPRequestHandler):
     statuses: dict[str, int]
 
