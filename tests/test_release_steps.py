@@ -21,6 +21,8 @@ CASES: dict[str, dict[str, Any]] = {
     "moves": MOVES,
     "first": {**MOVES, "live": "", "idle": "blue", "from": ""},
     "killed": {"leftover": True, "unsettled": True},
+    "killed-and-bad": {"leftover": True, "way_back": True, "fails": "drained"},
+    "recovers": {**MOVES, "does": "recovered"},
     "silent": {**MOVES, "fails": "answering"},
     "crashing": {**MOVES, "fails": "drained"},
     "settings": {**MOVES, "fails": "answering", "from": "new"},
@@ -76,13 +78,15 @@ def call(run: Run, case: str, state: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("case", "wanted"),
     [
-        ("settled", ["compared", "answering"]),
-        ("moves", ["compared", "started", "answering", "live", "drained", "stopped"]),
-        ("first", ["compared", "started", "answering", "live", "drained"]),
-        ("killed", ["compared", "answering", "live", "drained", "stopped"]),
-        ("silent", ["compared", "started", "answering", "returned"]),
-        ("crashing", ["compared", "started", "answering", "live", "drained", "returned"]),
-        ("unreadable", ["compared"]),
+        ("settled", ["recovered", "compared", "answering"]),
+        ("moves", ["recovered", "compared", "started", "answering", "live", "drained", "stopped"]),
+        ("first", ["recovered", "compared", "started", "answering", "live", "drained"]),
+        ("killed", ["recovered", "compared", "answering", "live", "drained", "stopped"]),
+        ("killed-and-bad", ["recovered", "compared", "answering", "drained", "returned"]),
+        ("recovers", ["recovered", "drained", "compared", "started", "answering", "live", "drained", "stopped"]),
+        ("silent", ["recovered", "compared", "started", "answering", "returned"]),
+        ("crashing", ["recovered", "compared", "started", "answering", "live", "drained", "returned"]),
+        ("unreadable", ["recovered", "compared"]),
     ],
 )
 def test_requests_move_step_by_step(runs: dict[str, Run], case: str, wanted: list[str]) -> None:
@@ -108,6 +112,7 @@ def test_the_new_slot_is_the_one_that_moves(runs: dict[str, Run]) -> None:
     assert {call(runs["gunicorn"], "moves", state)["slot"] for state in ("started", "answering", "live")} == {"green"}
     assert call(runs["gunicorn"], "killed", "live")["slot"] == "blue"
     assert call(runs["gunicorn"], "crashing", "returned")["slot"] == "green"
+    assert call(runs["gunicorn"], "killed-and-bad", "returned")["slot"] == "blue"
 
 
 def test_a_failure_says_why_and_what_serves(runs: dict[str, Run]) -> None:
@@ -115,6 +120,7 @@ def test_a_failure_says_why_and_what_serves(runs: dict[str, Run]) -> None:
     assert "drained went wrong" in output
     assert "Release old serves, as before." in output
     assert "Release new is marked bad, and stays in /srv/crashing/releases/new." in output
+    assert "Release new is marked bad, and stays in /srv/killed-and-bad/releases/new." in output
     assert "is marked bad, and stays in /srv/settings" not in output
     assert "--unit=silent-web@green.service" in output
     assert "/srv/unreadable/releases/new" not in output
@@ -125,4 +131,4 @@ def test_a_failure_says_why_and_what_serves(runs: dict[str, Run]) -> None:
 def test_companions_go_back_with_their_own_units(runs: dict[str, Run]) -> None:
     """Catches the web server's units being stopped in the workers' slots, and workers that go back for a setting of the web server."""
     found = [call for call in runs["gunicorn"]["calls"] if call["root"] == "/srv/companion/worker"]
-    assert [(call["state"], call["bad"], call["units"]) for call in found] == [("returned", "new", [])] * 2
+    assert [(call["state"], call["bad"], call["units"]) for call in found] == [("returned", "new", [])] * 3

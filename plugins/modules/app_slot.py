@@ -15,6 +15,8 @@ options:
   root: {description: "Folder of the slots, like /srv/textreport/web.", type: path, required: true}
   state:
     description:
+      - V(recovered) moves back to the slot that served before, where a killed run has left it running and the live one does not run
+        what is wanted. No release is marked bad by that.
       - V(compared) finds out whether the live slot runs what is wanted, and changes nothing.
       - V(started) stops O(slot), pins it to what is wanted and starts it.
       - V(answering) waits until O(slot) answers 200 over its own socket.
@@ -24,7 +26,7 @@ options:
       - V(returned) puts O(slot) out of service, and goes back to the other one where it was live already. The release is marked bad,
         and the one of the other slot is current again.
     type: str
-    choices: [compared, started, answering, live, drained, stopped, returned]
+    choices: [recovered, compared, started, answering, live, drained, stopped, returned]
     required: true
   slot: {description: "The slot to act on; with V(returned) empty for the live one.", type: str, choices: ["", blue, green], default: ""}
   units:
@@ -57,9 +59,11 @@ RETURN = r"""
 live: {description: "The slot that serves; empty before the first.", returned: always, type: str}
 idle: {description: The other one., returned: always, type: str}
 release: {description: Id of the wanted release., returned: always, type: str}
-from: {description: Id of the release that is live., returned: always, type: str}
+from: {description: Id of the release that was live at the beginning., returned: always, type: str}
 reasons: {description: Why the live slot is not what is wanted., returned: always, type: list, elements: str}
 leftover: {description: "Whether the idle slot runs, and was not told to stop.", returned: always, type: bool}
+way_back: {description: "Whether it served before the live one, and still could: a run was killed after the switch.", returned: always, type: bool}
+serving: {description: Id of the release that is live at the end., returned: always, type: str}
 unsettled: {description: Whether a reboot would bring up another slot than the live one., returned: always, type: bool}
 seconds: {description: How long it took., returned: always, type: float}
 """
@@ -195,6 +199,14 @@ class Slots:
     def leftover(self) -> bool:
         return any(state["ActiveState"] not in {"inactive", "failed", "deactivating"} for state in self.states(self.idle))
 
+    def way_back(self) -> bool:
+        """Whether the slot before still runs, after a run that was killed once it had switched. A slot is only pinned while the other is
+        live, so of two the one that was pinned last may have proved nothing, and the other one has served."""
+        if not self.live or self.pinned(self.idle).get("since", 0) >= self.pinned(self.live).get("since", 0):
+            return False
+        states = self.states(self.idle)
+        return bool(states) and all(state["ActiveState"] in RUNNING for state in states)
+
     def unsettled(self) -> bool:
         """Whether a reboot would bring up anything but the live slot, as after a run that was killed."""
         services = [(slot, state) for slot in SLOTS for state in self.states(slot)]
@@ -213,7 +225,7 @@ class Slots:
         if self.run:
             swap(folder / "run", self.run.replace("{slot}", slot))
         swap(folder / "release", self.home / "releases" / self.wanted)
-        pinned = {"units": self.units, "followers": self.followers, "digest": self.digest(), "since": int(time.time())}
+        pinned = {"units": self.units, "followers": self.followers, "digest": self.digest(), "since": time.time()}
         part = folder / f".{PINNED}.part"
         part.write_text(json.dumps(pinned), encoding="utf-8")
         part.replace(folder / PINNED)
@@ -343,14 +355,17 @@ def apply(given: Mapping[str, Any], check: bool) -> dict[str, Any]:
         watched=given["watched"], run=given["run"], followers=given["followers"],
     )  # fmt: skip
     state, slot, changed = given["state"], given["slot"], False
-    result: dict[str, Any] = {"reasons": [], "leftover": False, "unsettled": False, "from": slots.runs(slots.live)}
+    result: dict[str, Any] = {"reasons": [], "leftover": False, "way_back": False, "unsettled": False, "from": slots.runs(slots.live)}
     if state == "compared":
         result["reasons"] = slots.reasons()
         if slots.live:
-            result["leftover"], result["unsettled"] = slots.leftover(), slots.unsettled()
+            result["leftover"], result["way_back"], result["unsettled"] = slots.leftover(), slots.way_back(), slots.unsettled()
         changed = check and bool(result["reasons"] or result["leftover"] or result["unsettled"])
     elif check:
         pass
+    elif state == "recovered":
+        if changed := slots.way_back() and bool(slots.reasons()):
+            slots.move(slots.idle)
     elif state == "started":
         slots.start(slot)
         changed = True
@@ -369,6 +384,7 @@ def apply(given: Mapping[str, Any], check: bool) -> dict[str, Any]:
         changed = True
     return {
         **result, "changed": changed, "live": slots.live, "idle": slots.idle, "release": slots.wanted,
+        "serving": slots.runs(slots.live),
         "seconds": round(time.monotonic() - begin, 3),
     }  # fmt: skip
 
@@ -379,7 +395,7 @@ def main() -> None:
             "root": {"type": "path", "required": True},
             "state": {
                 "type": "str", "required": True,
-                "choices": ["compared", "started", "answering", "live", "drained", "stopped", "returned"],
+                "choices": ["recovered", "compared", "started", "answering", "live", "drained", "stopped", "returned"],
             },
             "slot": {"type": "str", "choices": ["", *SLOTS], "default": ""},
             "units": {"type": "list", "elements": "str", "default": []},

@@ -154,6 +154,58 @@ def test_a_killed_run_is_healed(home: Path, systemd: Systemd, killed_after: str)
     )
 
 
+def killed_after_the_switch(home: Path) -> None:
+    move(home)
+    select(home, "two")
+    for state in ("started", "live"):
+        ask(home, state, slot="green")
+
+
+def test_a_slot_that_turns_out_bad_after_a_killed_run_gives_way(home: Path, systemd: Systemd) -> None:
+    """Catches a release that serves for good because the run that should have watched it was killed."""
+    killed_after_the_switch(home)
+    found = ask(home, "compared")
+    assert (found["way_back"], found["reasons"]) == (True, [])
+    done = ask(home, "returned", slot=found["live"], reason="after the switch, it is broken")
+    assert (done["live"], done["from"], done["serving"]) == ("blue", "two", "one")
+    assert (home / "releases/two/bad").exists()
+    assert os.readlink(home / "current") == "releases/one"
+
+
+@pytest.mark.parametrize("wanted", ["two", "three"])
+def test_a_slot_that_died_after_a_killed_run_costs_no_healthy_one(home: Path, systemd: Systemd, wanted: str) -> None:
+    """Catches the only slot that still works being stopped, and pinned to the release that does not."""
+    killed_after_the_switch(home)
+    systemd.active.discard("shop-web@green.service")
+    select(home, wanted)
+    done = ask(home, "recovered")
+    assert (done["changed"], done["serving"], done["idle"]) == (True, "one", "green")
+    assert not (home / "releases/two/bad").exists()
+    ask(home, "started", slot=done["idle"])
+    assert {"shop-web@blue.socket", "shop-web@blue.service"} <= systemd.active
+    ask(home, "returned", slot=done["idle"], reason="it is broken")
+    assert (os.readlink(home / "web/live"), os.readlink(home / "current")) == ("blue", "releases/one")
+    assert (systemd.slots(systemd.active), systemd.slots(systemd.enabled)) == ({"blue"}, {"blue"})
+    assert (home / "releases" / wanted / "bad").exists()
+
+
+def test_a_slot_that_never_served_is_no_way_back(home: Path, systemd: Systemd) -> None:
+    """Catches requests that go to what a killed run has started and nobody has tried."""
+    move(home)
+    select(home, "two")
+    ask(home, "started", slot="green")
+    systemd.active.discard("shop-web@blue.service")
+    assert not ask(home, "recovered")["changed"]
+    found = ask(home, "compared")
+    assert (found["live"], found["leftover"], found["way_back"]) == ("blue", True, False)
+
+
+def test_a_slot_that_was_told_to_stop_is_no_way_back(home: Path, systemd: Systemd) -> None:
+    killed_after_the_switch(home)
+    ask(home, "stopped")
+    assert not ask(home, "compared")["way_back"]
+
+
 @pytest.mark.parametrize("switched", [False, True])
 def test_a_failed_release_gives_way_to_the_one_before(home: Path, systemd: Systemd, switched: bool) -> None:
     """Catches a failure that leaves requests with the new release, or the next run or reboot with it."""
