@@ -180,7 +180,7 @@ def apply(given: dict[str, Any], check: bool) -> dict[str, Any]:
     elif given["state"] == "bad":
         if there and not check:
             mark_bad(root / "releases" / release, given["reason"])
-    elif before != release:
+    elif before != release or (given["state"] == "current" and is_bad(root / "releases" / release)):
         result["changed"] = True
         if not there and not check:
             raise ReleaseError(f"{root}/releases/{release} is not there")

@@ -232,6 +232,18 @@ def test_a_failed_environment_marks_no_release(home: Path, systemd: Systemd) -> 
     assert systemd.slots(systemd.active) == {"blue"}
 
 
+def test_a_first_release_that_failed_is_good_once_it_works(home: Path, systemd: Systemd) -> None:
+    """Catches a release that serves and is passed over on every way back, for it has failed before."""
+    ask(home, "started", slot="blue")
+    ask(home, "returned", slot="blue", reason="the database is not there yet")
+    assert (home / "releases/one/bad").exists()
+    given = {"root": str(home), "release": "one", "state": "current", "keep": 5, "migrations": []}
+    assert app_release.apply(given, check=False)["changed"]
+    move(home)
+    assert not app_release.apply(given, check=False)["changed"]
+    assert app_release.apply({**given, "release": "two"}, check=False)["previous"] == "one"
+
+
 def test_a_slot_that_was_never_pinned_is_not_to_blame(home: Path, systemd: Systemd) -> None:
     """Catches an old release in the idle slot that is marked bad, when the new one did not get there."""
     move(home)
