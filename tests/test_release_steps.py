@@ -30,6 +30,7 @@ CASES: dict[str, dict[str, Any]] = {
     "untested": MOVES,
 }
 Run = dict[str, Any]
+PLAYBOOK = Path(sys.executable).with_name("ansible-playbook")
 
 
 @pytest.fixture(scope="module")
@@ -53,14 +54,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
             **os.environ, "STEPS_CASES": str(folder / "cases.json"), "STEPS_CALLS": str(calls), "ANSIBLE_NOCOLOR": "1",
             "ANSIBLE_LIBRARY": f"{STEPS / 'library'}:{ROOT / 'plugins/modules'}", "PATH": f"{STEPS / 'bin'}:{os.environ['PATH']}",
         }  # fmt: skip
-        command = [
-            str(Path(sys.executable).parent / "ansible-playbook"),
-            "-i",
-            str(folder / "hosts.yml"),
-            "-c",
-            "local",
-            str(folder / "play.yml"),
-        ]
+        command = [str(PLAYBOOK), "-i", str(folder / "hosts.yml"), "-c", "local", str(folder / "play.yml")]
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
         found[role] = {"output": done.stdout, "calls": [json.loads(line) for line in calls.read_text().splitlines()]}
     return found
@@ -132,3 +126,45 @@ def test_companions_go_back_with_their_own_units(runs: dict[str, Run]) -> None:
     """Catches the web server's units being stopped in the workers' slots, and workers that go back for a setting of the web server."""
     found = [call for call in runs["gunicorn"]["calls"] if call["root"] == "/srv/companion/worker"]
     assert [(call["state"], call["bad"], call["units"]) for call in found] == [("returned", "new", [])] * 3
+
+
+def test_a_release_that_failed_is_marked_on_the_other_hosts(runs: dict[str, Run]) -> None:
+    """Catches a host that takes up, or goes back to, a release that has failed elsewhere; a setting that failed marks nothing."""
+    found = [(call["release"], call["state"], call["reason"]) for call in runs["gunicorn"]["calls"] if call["case"] == "another host"]
+    assert sorted(found) == sorted(
+        ("new", "bad", f"it failed on {case}") for case in ("silent", "crashing", "killed-and-bad") for _ in range(len(CASES) - 1)
+    )
+
+
+def go_back(folder: Path, release: str = "") -> subprocess.CompletedProcess[str]:
+    """The role's own tasks with its own module; a host is a folder."""
+    tasks = [{"name": "Go back", "ansible.builtin.import_role": {"name": "app", "tasks_from": "back"}}]
+    play = {"name": "Go back", "hosts": "all", "gather_facts": False, "any_errors_fatal": True, "tasks": tasks}
+    (folder / "play.yml").write_text(yaml.safe_dump([play]))
+    variables = {
+        "ansible_python_interpreter": sys.executable,
+        "app_root": str(folder / "{{ inventory_hostname }}"),
+        "app_name": "shop",
+        "app_back_to": release,
+    }
+    (folder / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": dict.fromkeys(["app1", "app2"]), "vars": variables}}))
+    command = [str(PLAYBOOK), "-i", str(folder / "hosts.yml"), "-c", "local", str(folder / "play.yml")]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_all_hosts_go_back_to_the_same_release(tmp_path: Path) -> None:
+    """Catches hosts that part, or meet at a release that is bad on one of them."""
+    for host in ("app1", "app2"):
+        home = tmp_path / host / "shop"
+        for number, name in enumerate(["one", "two", "three"]):
+            (home / "releases" / name).mkdir(parents=True)
+            os.utime(home / "releases" / name, (number, number))
+        (home / "current").symlink_to("releases/three")
+    (tmp_path / "app2/shop/releases/two/bad").write_text("Monday it fell over\n")
+    done = go_back(tmp_path, "two")
+    assert "on app2 it is marked bad; name another one, or deploy it again. Monday it fell over" in done.stdout
+    assert [os.readlink(tmp_path / host / "shop/current") for host in ("app1", "app2")] == ["releases/three"] * 2
+    done = go_back(tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert "From three to one." in done.stdout
+    assert [os.readlink(tmp_path / host / "shop/current") for host in ("app1", "app2")] == ["releases/one"] * 2

@@ -72,6 +72,11 @@ def select(root: Path, release: str) -> None:
         (root / "previous").unlink(missing_ok=True)
 
 
+def serving(root: Path) -> set[str]:
+    """The releases that the live slots of its services run."""
+    return {name for live in root.glob("*/live") if live.is_symlink() and (name := target(live.parent / target(live) / "release"))}
+
+
 def in_use(root: Path) -> set[str]:
     """The releases that a link names or a slot is pinned to."""
     links: Iterable[Path] = [root / "current", root / "previous", *root.glob("*/*/release")]

@@ -343,7 +343,7 @@ def test_the_old_slot_is_left_once_nobody_is_connected(home: Path, systemd: Syst
 
 
 def test_a_way_back_goes_further_back_each_time_and_over_bad_ones(home: Path, systemd: Systemd) -> None:
-    given = {"root": str(home), "release": "", "state": "back", "keep": 5, "migrations": ["versions/*.py"]}
+    given = {"root": str(home), "release": "", "state": "back", "hosts": {}, "keep": 5, "migrations": ["versions/*.py"]}
     (home / "releases/two/src/versions").mkdir(parents=True)
     (home / "releases/two/src/versions/0002.py").touch()
     os.utime(home / "releases/two", (1, 1))
@@ -363,6 +363,47 @@ def test_a_way_back_goes_further_back_each_time_and_over_bad_ones(home: Path, sy
     with pytest.raises(ReleaseError, match="it is marked bad"):
         app_release.apply({**given, "release": "three"}, check=False)
     assert previous_good(home, "three") == "two"
+
+
+def listed(*releases: str, bad: tuple[str, ...] = (), serving: tuple[str, ...] = ()) -> dict[str, Any]:
+    return {"releases": list(releases), "bad": dict.fromkeys(bad, "why"), "serving": list(serving)}
+
+
+@pytest.mark.parametrize(
+    ("hosts", "wanted"),
+    [
+        ([listed("three", "two", "one", serving=("three",))] * 2, "two"),
+        # Failed on the first host, which alone knows: the others have it as the current one, and serve it no more than it does
+        ([listed("three", "two", "one", bad=("three",), serving=("two",)), listed("three", "two", "one", serving=("two",))], "one"),
+        ([listed("three", "two", "one", serving=("three",)), listed("three", "two", "one", bad=("two",), serving=("three",))], "one"),
+        # Stopped half-way: back to what the others still serve
+        ([listed("three", "two", "one", serving=("three",)), listed("three", "two", "one", bad=("three",), serving=("two",))], "two"),
+        # A way back that was killed half-way goes on, on one host as on several
+        ([listed("three", "two", "one", serving=("two",)), listed("three", "two", "one", serving=("three",))], "two"),
+        ([listed("three", "two", "one", serving=("three", "two"))], "two"),
+        # A host that was set up later
+        ([listed("three", "two", "one", serving=("three",)), listed("three", "one", serving=("three",))], "one"),
+    ],
+)
+def test_hosts_go_back_together(hosts: list[dict[str, Any]], wanted: str) -> None:
+    """Catches hosts that part, and a way back to what is bad on one of them."""
+    named = {f"app{number}": host for number, host in enumerate(hosts)}
+    assert app_release.way_back(named) == wanted
+    assert app_release.way_back(dict(reversed(named.items()))) == wanted
+
+
+def test_a_release_that_failed_elsewhere_gives_way_where_it_does_not_serve(home: Path, systemd: Systemd) -> None:
+    """Catches a host that takes up a release which never came to it, and one that is told off what it serves well."""
+    given = {"root": str(home), "release": "two", "state": "bad", "reason": "it failed on app1", "migrations": []}
+    move(home)
+    select(home, "two")
+    for _ in range(2):
+        assert app_release.apply(given, check=False)["current"] == "one"
+    assert (home / "releases/two/bad").read_text().count("it failed on app1\n") == 1
+    app_release.apply({**given, "state": "current", "keep": 5}, check=False)
+    move(home)
+    assert app_release.apply(given, check=False)["current"] == "two"
+    assert not (home / "releases/two/bad").exists()
 
 
 def test_each_release_is_a_line_that_stays(tmp_path: Path) -> None:
