@@ -50,6 +50,7 @@ removed: {description: Releases that were removed., returned: always, type: list
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -135,7 +136,14 @@ def install(root: Path, release: str, python: str, source_on_path: bool) -> None
 
 
 def switch(root: Path, release: str) -> None:
-    os.utime(root / "releases" / release)
+    """Deployed last is this one, and right before it what it takes over from, however many were deployed since that was and were left
+    again. Where `current` never came to serve, as in a run that failed or was killed, that is the older one."""
+    names = serving(root) | {target(root / "current")}
+    outgoing = [path for path in releases(root) if path.name in names]
+    now = time.time_ns()
+    if outgoing:
+        os.utime(outgoing[-1], ns=(now, now))
+    os.utime(root / "releases" / release, ns=(now + 1, now + 1))
     clear_bad(root / "releases" / release)
     select(root, release)
 

@@ -406,6 +406,23 @@ def test_a_release_that_failed_elsewhere_gives_way_where_it_does_not_serve(home:
     assert not (home / "releases/two/bad").exists()
 
 
+def test_the_one_before_is_what_served_and_not_what_was_left(home: Path, systemd: Systemd) -> None:
+    """Catches a way back to the release that was just gone back from, and to one that a killed run never brought to serve."""
+    (home / "releases/four").mkdir()
+    given = {"root": str(home), "state": "current", "hosts": {}, "keep": 9, "migrations": []}
+    for release in ("one", "two", "three"):
+        app_release.apply({**given, "release": release}, check=False)
+        move(home)
+    assert app_release.apply({**given, "release": "", "state": "back"}, check=False)["current"] == "two"
+    move(home)
+    assert app_release.apply({**given, "release": "four"}, check=False)["previous"] == "two"
+    # Killed before it moved: two serves
+    (home / "releases/five").mkdir()
+    assert app_release.apply({**given, "release": "five"}, check=False)["previous"] == "two"
+    move(home)
+    assert app_release.apply({**given, "release": "", "state": "back"}, check=False)["current"] == "two"
+
+
 def test_each_release_is_a_line_that_stays(tmp_path: Path) -> None:
     file = tmp_path / "log/releases.log"
     audit(file, "shop", {"who": "ann@desk", "result": "failed"})
