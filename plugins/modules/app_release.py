@@ -16,6 +16,7 @@ description:
     what serves is current again; where it serves, nothing is done.
   - O(state=listed) tells which releases there are.
   - O(state=back) makes one current that was there before, and removes nothing.
+  - It waits where another step is at work in the same folder, also one of M(app_slot), as after a run that was killed.
 options:
   root: {description: "Folder of the application, like /srv/textreport.", type: path, required: true}
   release: {description: "Id of the release; with O(state=back) empty for the newest good one before what serves.", type: str, default: ""}
@@ -57,6 +58,7 @@ from typing import Any
 
 from ansible.module_utils.app_releases import (
     ReleaseError,
+    alone,
     clear_bad,
     in_use,
     is_bad,
@@ -218,6 +220,11 @@ def migrations(root: Path, release: str, patterns: list[str]) -> set[str]:
 
 
 def apply(given: dict[str, Any], check: bool) -> dict[str, Any]:
+    with alone(Path(given["root"])):
+        return step(given, check)
+
+
+def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
     root, release, state = Path(given["root"]), str(given["release"]), given["state"]
     before = target(root / "current")
     hosts: Mapping[str, Mapping[str, Any]] = {}

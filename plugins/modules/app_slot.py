@@ -10,7 +10,8 @@ description:
   - A slot is a folder, C(blue) or C(green), with a link C(release) to the release that its units run and C(run) to its sockets. The link
     C(live) names the slot that serves. It is swapped by a rename, and whoever follows it (nginx at each connection) needs no reload.
   - What a unit reads beside its release is copied when the slot is pinned, so neither a crash nor a reboot brings in what was not tried.
-  - Each state is safe to ask for again, also after a run that was killed.
+  - Each state is safe to ask for again, also after a run that was killed. It waits for what such a run has left at work in the same
+    application's folder, whichever service it is for.
 options:
   root: {description: "Folder of the slots, like /srv/textreport/web.", type: path, required: true}
   state:
@@ -68,6 +69,7 @@ unsettled: {description: Whether a reboot would bring up another slot than the l
 seconds: {description: How long it took., returned: always, type: float}
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -79,7 +81,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.app_releases import ReleaseError, audit, mark_bad, select, swap, target
+from ansible.module_utils.app_releases import ReleaseError, alone, audit, mark_bad, select, swap, target
 from ansible.module_utils.app_slots import ask
 from ansible.module_utils.basic import AnsibleModule
 
@@ -349,6 +351,12 @@ def drain(slots: Slots, given: Mapping[str, Any]) -> None:
 
 
 def apply(given: Mapping[str, Any], check: bool) -> dict[str, Any]:
+    # Who only watches may take long, and keeps nobody waiting
+    with contextlib.nullcontext() if given["state"] in {"answering", "drained"} else alone(Path(given["root"]).parent):
+        return step(given, check)
+
+
+def step(given: Mapping[str, Any], check: bool) -> dict[str, Any]:
     begin = time.monotonic()
     slots = Slots(
         root=Path(given["root"]), units=given["units"], release=given["release"] or "", files=given["files"], copies=given["copies"] or "",

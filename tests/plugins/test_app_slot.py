@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import socket
 import threading
@@ -13,7 +14,7 @@ from socketserver import ThreadingUnixStreamServer
 from typing import Any
 
 import pytest
-from ansible.module_utils.app_releases import ReleaseError, audit, last_audited, previous_good, select
+from ansible.module_utils.app_releases import ReleaseError, alone, audit, last_audited, previous_good, select
 
 from plugins.modules import app_audit, app_release, app_slot
 
@@ -421,6 +422,43 @@ def test_the_one_before_is_what_served_and_not_what_was_left(home: Path, systemd
     assert app_release.apply({**given, "release": "five"}, check=False)["previous"] == "two"
     move(home)
     assert app_release.apply({**given, "release": "", "state": "back"}, check=False)["current"] == "two"
+
+
+@pytest.mark.parametrize("what", ["slot", "release"])
+def test_a_step_waits_for_the_one_that_a_killed_run_has_left(
+    home: Path, systemd: Systemd, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Catches two steps on one folder at a time: a release that is renamed half-built, or a slot that is pinned twice."""
+    asked = threading.Event()
+    flock = fcntl.flock
+
+    def ask_for_it(folder: int, how: int) -> None:
+        asked.set()
+        flock(folder, how)
+
+    def second() -> None:
+        if what == "slot":
+            ask(home, "started", slot="blue")
+        else:
+            app_release.apply({"root": str(home), "release": "two", "state": "current", "keep": 5, "migrations": []}, check=False)
+
+    with alone(home):
+        monkeypatch.setattr("ansible.module_utils.app_releases.fcntl.flock", ask_for_it)
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert asked.wait(10)
+        assert not (home / "web").exists()
+        assert os.readlink(home / "current") == "releases/one"
+    thread.join(10)
+    assert (home / "web/blue/release").exists() if what == "slot" else os.readlink(home / "current") == "releases/two"
+
+
+def test_who_watches_a_slot_keeps_nobody_waiting(home: Path, systemd: Systemd) -> None:
+    with alone(home), server(home.parent / "run-blue/s", healthz=200):
+        thread = threading.Thread(target=ask, args=(home, "answering"), kwargs={"slot": "blue"}, daemon=True)
+        thread.start()
+        thread.join(10)
+        assert not thread.is_alive()
 
 
 def test_each_release_is_a_line_that_stays(tmp_path: Path) -> None:
