@@ -10,17 +10,18 @@ description:
   - A release is unpacked as C(releases/.ID.part). O(state=installed) gives it its virtual environment and renames it, so
     C(releases/ID) is whole whenever it exists. What an interrupted run left is made anew, and so is a release whose virtual
     environment does not run on the host's Python, as after an upgrade of the host.
-  - O(state=current) swaps the link C(current) by a rename, keeps C(previous), and removes the oldest releases. A release that was
-    marked bad is tried again.
+  - O(state=current) swaps the link C(current) by a rename, and keeps C(previous). A release that was marked bad is tried again.
+  - O(state=pruned) removes the oldest releases, and what interrupted runs left. It has its place after the gates of a release, for only
+    then it is known what is good.
   - O(state=bad) leaves the reason in the release's folder, for it must not be gone back to. Where it is current and no slot serves it,
     what serves is current again; where it serves, nothing is done.
   - O(state=listed) tells which releases there are.
-  - O(state=back) makes one current that was there before, and removes nothing.
+  - O(state=back) makes one current that was there before.
   - It waits where another step is at work in the same folder, also one of M(app_slot), as after a run that was killed.
 options:
   root: {description: "Folder of the application, like /srv/textreport.", type: path, required: true}
   release: {description: "Id of the release; with O(state=back) empty for the newest good one before what serves.", type: str, default: ""}
-  state: {description: What to do., type: str, choices: [installed, current, listed, back, bad], required: true}
+  state: {description: What to do., type: str, choices: [installed, current, listed, back, bad, pruned], required: true}
   hosts:
     description: What O(state=listed) has told on each host, by its name; O(state=back) goes to a release that is good on all of them.
     type: dict
@@ -231,7 +232,7 @@ def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
     if state == "back":
         hosts = given["hosts"] or {"this host": listed(root)}
         release = release or way_back(hosts)
-    if state != "listed" and (not release or "/" in release or release.startswith(".")):
+    if state not in {"listed", "pruned"} and (not release or "/" in release or release.startswith(".")):
         raise ReleaseError("that is no id of a release")
     result: dict[str, Any] = {"changed": False, "removed": [], "release": release}
     there = (root / "releases" / release).is_dir()
@@ -243,6 +244,9 @@ def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
             install(root, release, given["python"], given["source_on_path"])
     elif state == "listed":
         result.update(listed(root))
+    elif state == "pruned":
+        result["removed"] = [] if check else prune(root, given["keep"])
+        result["changed"] = bool(result["removed"])
     elif state == "bad":
         if there and not check:
             refuse(root, release, given["reason"])
@@ -257,7 +261,6 @@ def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
             if not there:
                 raise ReleaseError(f"{root}/releases/{release} is not there")
             switch(root, release)
-            result["removed"] = prune(root, given["keep"])
     links = {"current": target(root / "current"), "previous": target(root / "previous")}
     return {**result, **links, "there": there, "migrations": newer}
 
@@ -267,7 +270,7 @@ def main() -> None:
         argument_spec={
             "root": {"type": "path", "required": True},
             "release": {"type": "str", "default": ""},
-            "state": {"type": "str", "choices": ["installed", "current", "listed", "back", "bad"], "required": True},
+            "state": {"type": "str", "choices": ["installed", "current", "listed", "back", "bad", "pruned"], "required": True},
             "hosts": {"type": "dict", "default": {}},
             "reason": {"type": "str", "default": ""},
             "migrations": {"type": "list", "elements": "str", "default": []},

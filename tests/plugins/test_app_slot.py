@@ -238,7 +238,7 @@ def test_a_first_release_that_failed_is_good_once_it_works(home: Path, systemd: 
     ask(home, "started", slot="blue")
     ask(home, "returned", slot="blue", reason="the database is not there yet")
     assert (home / "releases/one/bad").exists()
-    given = {"root": str(home), "release": "one", "state": "current", "keep": 5, "migrations": []}
+    given = {"root": str(home), "release": "one", "state": "current", "migrations": []}
     assert app_release.apply(given, check=False)["changed"]
     move(home)
     assert not app_release.apply(given, check=False)["changed"]
@@ -344,7 +344,7 @@ def test_the_old_slot_is_left_once_nobody_is_connected(home: Path, systemd: Syst
 
 
 def test_a_way_back_goes_further_back_each_time_and_over_bad_ones(home: Path, systemd: Systemd) -> None:
-    given = {"root": str(home), "release": "", "state": "back", "hosts": {}, "keep": 5, "migrations": ["versions/*.py"]}
+    given = {"root": str(home), "release": "", "state": "back", "hosts": {}, "migrations": ["versions/*.py"]}
     (home / "releases/two/src/versions").mkdir(parents=True)
     (home / "releases/two/src/versions/0002.py").touch()
     os.utime(home / "releases/two", (1, 1))
@@ -401,7 +401,7 @@ def test_a_release_that_failed_elsewhere_gives_way_where_it_does_not_serve(home:
     for _ in range(2):
         assert app_release.apply(given, check=False)["current"] == "one"
     assert (home / "releases/two/bad").read_text().count("it failed on app1\n") == 1
-    app_release.apply({**given, "state": "current", "keep": 5}, check=False)
+    app_release.apply({**given, "state": "current"}, check=False)
     move(home)
     assert app_release.apply(given, check=False)["current"] == "two"
     assert not (home / "releases/two/bad").exists()
@@ -410,7 +410,7 @@ def test_a_release_that_failed_elsewhere_gives_way_where_it_does_not_serve(home:
 def test_the_one_before_is_what_served_and_not_what_was_left(home: Path, systemd: Systemd) -> None:
     """Catches a way back to the release that was just gone back from, and to one that a killed run never brought to serve."""
     (home / "releases/four").mkdir()
-    given = {"root": str(home), "state": "current", "hosts": {}, "keep": 9, "migrations": []}
+    given = {"root": str(home), "state": "current", "hosts": {}, "migrations": []}
     for release in ("one", "two", "three"):
         app_release.apply({**given, "release": release}, check=False)
         move(home)
@@ -440,7 +440,7 @@ def test_a_step_waits_for_the_one_that_a_killed_run_has_left(
         if what == "slot":
             ask(home, "started", slot="blue")
         else:
-            app_release.apply({"root": str(home), "release": "two", "state": "current", "keep": 5, "migrations": []}, check=False)
+            app_release.apply({"root": str(home), "release": "two", "state": "current", "migrations": []}, check=False)
 
     with alone(home):
         monkeypatch.setattr("ansible.module_utils.app_releases.fcntl.flock", ask_for_it)
