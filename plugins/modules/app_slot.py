@@ -175,6 +175,10 @@ class Slots:
         shown = systemctl("show", self.own(slot), *(f"--property={name}" for name in PROPERTIES))
         return [dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in shown.split("\n\n") if block.strip()]
 
+    def known(self, slot: str) -> list[str]:
+        """Those of its units that systemd has: one that is no longer wanted may be gone."""
+        return [state["Id"] for state in self.states(slot) if state["LoadState"] == "loaded"]
+
     def digest(self) -> str:
         """Changes with whatever a slot is pinned to, but for the time of a file that has kept its content."""
         total = hashlib.sha256(json.dumps([self.units, self.run]).encode())
@@ -265,7 +269,7 @@ class Slots:
     def move(self, slot: str) -> None:
         """The slot serves from now on. At every moment of it a reboot brings up the live slot, with the other one at worst."""
         other = next(name for name in SLOTS if name != slot)
-        systemctl("enable", self.own(slot), "--quiet")
+        systemctl("enable", self.known(slot), "--quiet")
         if self.live != slot:
             swap(self.root / "live", slot)
         systemctl("disable", [state["Id"] for state in self.states(other) if state["UnitFileState"] == "enabled"], "--quiet")
@@ -278,10 +282,6 @@ class Slots:
         """Put a slot out of service; the other one serves, and its release is the wanted one again."""
         other = next(name for name in SLOTS if name != slot)
         failed, good = self.runs(slot), self.runs(other)
-        if good:
-            systemctl("start", self.own(other), *([] if wait else ["--no-block"]))
-            self.move(other)
-        self.stop(slot, wait)
         # A slot that was not pinned anew is not to blame
         if failed and failed == target(self.home / "current") != good:
             mark_bad(self.home / "releases" / failed, reason)
@@ -290,9 +290,13 @@ class Slots:
             audit(Path("/var/log", self.home.name, "releases.log"), self.home.name, entry)
             if good:
                 select(self.home, good)
-        # Also where another service of this host has pointed `current` back before
-        if good and failed != good:
-            systemctl("try-restart", self.pinned(slot).get("followers", []), "--no-block")
+        if good:
+            # Workers that were told to stop end a long task first: until they start again, those of the failed slot take what comes
+            systemctl("start", self.known(other))
+            self.move(other)
+            # Also where another service of this host has pointed `current` back before
+            systemctl("try-restart", self.pinned(slot).get("followers", []) if failed != good else [], "--no-block")
+        self.stop(slot, wait)
 
 
 def until(timeout: float, done: Callable[[], bool], pause: float = 0.1) -> bool:

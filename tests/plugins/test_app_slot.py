@@ -27,13 +27,18 @@ class Systemd:
     def __init__(self) -> None:
         self.active: set[str] = set()
         self.enabled: set[str] = set()
+        self.gone: set[str] = set()
         self.restarts = 0
         self.broken = ""
         self.restarted: list[str] = []
         self.lines: list[dict[str, Any]] = []
+        self.verbs: list[tuple[str, set[str], tuple[str, ...]]] = []
 
     def __call__(self, verb: str, units: Sequence[str] | None = None, *options: str) -> str:
         names = list(units or [])
+        self.verbs.append((verb, self.slots(set(names)), options))
+        if verb in {"start", "enable"} and (missing := self.gone & set(names)):
+            raise ReleaseError(f"{missing} not found")
         match verb:
             case "start":
                 if self.broken and any(self.broken in name for name in names):
@@ -49,14 +54,15 @@ class Systemd:
                 self.restarted += names
             case "show":
                 return "\n\n".join(
-                    f"Id={name}\nLoadState=loaded\nActiveState={'active' if name in self.active else 'inactive'}\nNRestarts={self.restarts}\n"
+                    f"Id={name}\nLoadState={'not-found' if name in self.gone else 'loaded'}\n"
+                    f"ActiveState={'active' if name in self.active else 'inactive'}\nNRestarts={self.restarts}\n"
                     f"UnitFileState={'enabled' if name in self.enabled else 'disabled'}\nResult=success\n"
                     for name in names
                 )
         return ""
 
     def slots(self, which: set[str]) -> set[str]:
-        return {name.split("@")[1].split(".")[0] for name in which}
+        return {name.split("@")[1].split(".")[0] for name in which if "@" in name}
 
 
 @pytest.fixture
@@ -223,6 +229,40 @@ def test_a_failed_release_gives_way_to_the_one_before(home: Path, systemd: Syste
     assert systemd.restarted == ["shop-beat.service"]
     assert [(line["who"], line["from"], line["to"], line["result"]) for line in systemd.lines] == [("ann", "one", "two", "failed")]
     assert ask(home, "compared")["reasons"] == []
+
+
+def test_the_failed_slot_works_until_the_other_one_does(home: Path, systemd: Systemd) -> None:
+    """Catches tasks that nobody takes while old workers, told to stop before, end a long one; and a way back into nothing."""
+    move(home)
+    move(home, "two")
+    systemd.broken = "@blue"
+    with pytest.raises(ReleaseError, match="@blue does not start"):
+        ask(home, "returned", slot="green", reason="it is broken", wait=False)
+    assert (systemd.slots(systemd.active), os.readlink(home / "web/live")) == ({"green"}, "green")
+    assert (home / "releases/two/bad").exists()
+    assert ask(home, "compared")["reasons"] == ["release one is wanted, and two is live"]
+    systemd.broken = ""
+    systemd.verbs.clear()
+    ask(home, "returned", slot="green", reason="it is broken", wait=False)
+    assert [verb for verb in systemd.verbs if verb[0] in {"start", "stop"}] == [
+        ("start", {"blue"}, ()),
+        ("stop", {"green"}, ("--no-block",)),
+    ]
+
+
+def test_a_unit_that_is_gone_keeps_nobody_from_going_back(home: Path, systemd: Systemd) -> None:
+    """Catches a way back that fails for a worker which the newer release has no longer, and whose unit was removed."""
+    move(home)
+    select(home, "two")
+    fewer = ["shop-web@.service"]
+    ask(home, "started", slot="green", units=fewer)
+    ask(home, "live", slot="green", units=fewer)
+    systemd.gone.add("shop-web@blue.socket")
+    ask(home, "stopped", units=fewer)
+    systemd.active.discard("shop-web@blue.socket")
+    assert ask(home, "returned", slot="green", reason="it is broken", units=fewer)["live"] == "blue"
+    assert systemd.active == {"shop-web@blue.service"}
+    assert "shop-web@blue.service" in systemd.enabled
 
 
 def test_a_failed_environment_marks_no_release(home: Path, systemd: Systemd) -> None:
