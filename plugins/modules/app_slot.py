@@ -91,7 +91,7 @@ PINNED = "pinned.json"
 MOST_RESTARTS = 3
 RUNNING = {"active", "reloading", "refreshing"}
 # An answer that is wrong stays wrong; any other one, or none, may change while the application starts
-FINAL = {301, 302, 400, 401, 403, 404, 405}
+FINAL = {301, 302, 307, 308, 400, 401, 403, 404, 405}
 PROPERTIES = ("Id", "LoadState", "ActiveState", "NRestarts", "UnitFileState", "Result")
 
 

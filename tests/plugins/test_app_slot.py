@@ -360,10 +360,11 @@ def server(path: Path, **statuses: int) -> Iterator[None]:
 
 def test_the_gate_opens_for_200_alone_and_says_what_it_got(home: Path, systemd: Systemd) -> None:
     path = home.parent / "run-blue/s"
-    with server(path, healthz=200, wrong=404, ill=503):
+    with server(path, healthz=200, wrong=404, elsewhere=308, ill=503):
         ask(home, "answering", slot="blue")
-        with pytest.raises(ReleaseError, match="/wrong answered 404"):
-            ask(home, "answering", slot="blue", paths=["/wrong"])
+        for url, status in [("/wrong", 404), ("/elsewhere", 308)]:
+            with pytest.raises(ReleaseError, match=f"^{url} answered {status}"):
+                ask(home, "answering", slot="blue", paths=[url])
         with pytest.raises(ReleaseError, match="not within 0 s: /ill answered 503"):
             ask(home, "answering", slot="blue", paths=["/ill"], timeout=0)
     systemd.restarts = 5
