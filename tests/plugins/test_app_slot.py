@@ -316,7 +316,7 @@ def test_companions_go_back_where_they_run_the_bad_release(home: Path, systemd: 
 
 def test_companions_that_are_out_of_step_keep_their_hands_off_the_web_slots(home: Path, systemd: Systemd) -> None:
     """Catches units of one service that are stopped for the slot of another, of the same colour: the play gives its own ones along."""
-    workers = {"root": str(home / "worker"), "units": ["shop-worker@.service"]}
+    workers: dict[str, Any] = {"root": str(home / "worker"), "units": ["shop-worker@.service"]}
     ask(home, "started", slot="blue", **workers)
     ask(home, "live", slot="blue", **workers)
     select(home, "two")
