@@ -291,6 +291,8 @@ class Slots:
             if good:
                 select(self.home, good)
         if good:
+            # A unit whose file was removed since it was read would be started, and then not be enabled
+            systemctl("daemon-reload")
             # Workers that were told to stop end a long task first: until they start again, those of the failed slot take what comes
             systemctl("start", self.known(other))
             self.move(other)
