@@ -21,6 +21,8 @@ CASES: dict[str, dict[str, Any]] = {
     "moves": MOVES,
     "first": {**MOVES, "live": "", "idle": "blue", "from": ""},
     "killed": {"leftover": True, "unsettled": True},
+    "killed-and-bad": {"leftover": True, "way_back": True, "fails": "drained"},
+    "recovers": {**MOVES, "does": "recovered"},
     "silent": {**MOVES, "fails": "answering"},
     "crashing": {**MOVES, "fails": "drained"},
     "settings": {**MOVES, "fails": "answering", "from": "new"},
@@ -28,6 +30,7 @@ CASES: dict[str, dict[str, Any]] = {
     "untested": MOVES,
 }
 Run = dict[str, Any]
+PLAYBOOK = Path(sys.executable).with_name("ansible-playbook")
 
 
 @pytest.fixture(scope="module")
@@ -51,14 +54,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
             **os.environ, "STEPS_CASES": str(folder / "cases.json"), "STEPS_CALLS": str(calls), "ANSIBLE_NOCOLOR": "1",
             "ANSIBLE_LIBRARY": f"{STEPS / 'library'}:{ROOT / 'plugins/modules'}", "PATH": f"{STEPS / 'bin'}:{os.environ['PATH']}",
         }  # fmt: skip
-        command = [
-            str(Path(sys.executable).parent / "ansible-playbook"),
-            "-i",
-            str(folder / "hosts.yml"),
-            "-c",
-            "local",
-            str(folder / "play.yml"),
-        ]
+        command = [str(PLAYBOOK), "-i", str(folder / "hosts.yml"), "-c", "local", str(folder / "play.yml")]
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
         found[role] = {"output": done.stdout, "calls": [json.loads(line) for line in calls.read_text().splitlines()]}
     return found
@@ -76,13 +72,15 @@ def call(run: Run, case: str, state: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("case", "wanted"),
     [
-        ("settled", ["compared", "answering"]),
-        ("moves", ["compared", "started", "answering", "live", "drained", "stopped"]),
-        ("first", ["compared", "started", "answering", "live", "drained"]),
-        ("killed", ["compared", "answering", "live", "drained", "stopped"]),
-        ("silent", ["compared", "started", "answering", "returned"]),
-        ("crashing", ["compared", "started", "answering", "live", "drained", "returned"]),
-        ("unreadable", ["compared"]),
+        ("settled", ["recovered", "compared", "answering"]),
+        ("moves", ["recovered", "compared", "started", "answering", "live", "drained", "stopped"]),
+        ("first", ["recovered", "compared", "started", "answering", "live", "drained"]),
+        ("killed", ["recovered", "compared", "answering", "live", "drained", "stopped"]),
+        ("killed-and-bad", ["recovered", "compared", "answering", "drained", "returned"]),
+        ("recovers", ["recovered", "drained", "compared", "started", "answering", "live", "drained", "stopped"]),
+        ("silent", ["recovered", "compared", "started", "answering", "returned"]),
+        ("crashing", ["recovered", "compared", "started", "answering", "live", "drained", "returned"]),
+        ("unreadable", ["recovered", "compared"]),
     ],
 )
 def test_requests_move_step_by_step(runs: dict[str, Run], case: str, wanted: list[str]) -> None:
@@ -108,6 +106,7 @@ def test_the_new_slot_is_the_one_that_moves(runs: dict[str, Run]) -> None:
     assert {call(runs["gunicorn"], "moves", state)["slot"] for state in ("started", "answering", "live")} == {"green"}
     assert call(runs["gunicorn"], "killed", "live")["slot"] == "blue"
     assert call(runs["gunicorn"], "crashing", "returned")["slot"] == "green"
+    assert call(runs["gunicorn"], "killed-and-bad", "returned")["slot"] == "blue"
 
 
 def test_a_failure_says_why_and_what_serves(runs: dict[str, Run]) -> None:
@@ -115,6 +114,7 @@ def test_a_failure_says_why_and_what_serves(runs: dict[str, Run]) -> None:
     assert "drained went wrong" in output
     assert "Release old serves, as before." in output
     assert "Release new is marked bad, and stays in /srv/crashing/releases/new." in output
+    assert "Release new is marked bad, and stays in /srv/killed-and-bad/releases/new." in output
     assert "is marked bad, and stays in /srv/settings" not in output
     assert "--unit=silent-web@green.service" in output
     assert "/srv/unreadable/releases/new" not in output
@@ -125,4 +125,46 @@ def test_a_failure_says_why_and_what_serves(runs: dict[str, Run]) -> None:
 def test_companions_go_back_with_their_own_units(runs: dict[str, Run]) -> None:
     """Catches the web server's units being stopped in the workers' slots, and workers that go back for a setting of the web server."""
     found = [call for call in runs["gunicorn"]["calls"] if call["root"] == "/srv/companion/worker"]
-    assert [(call["state"], call["bad"], call["units"]) for call in found] == [("returned", "new", [])] * 2
+    assert [(call["state"], call["bad"], call["units"]) for call in found] == [("returned", "new", [])] * 3
+
+
+def test_a_release_that_failed_is_marked_on_the_other_hosts(runs: dict[str, Run]) -> None:
+    """Catches a host that takes up, or goes back to, a release that has failed elsewhere; a setting that failed marks nothing."""
+    found = [(call["release"], call["state"], call["reason"]) for call in runs["gunicorn"]["calls"] if call["case"] == "another host"]
+    assert sorted(found) == sorted(
+        ("new", "bad", f"it failed on {case}") for case in ("silent", "crashing", "killed-and-bad") for _ in range(len(CASES) - 1)
+    )
+
+
+def go_back(folder: Path, release: str = "") -> subprocess.CompletedProcess[str]:
+    """The role's own tasks with its own module; a host is a folder."""
+    tasks = [{"name": "Go back", "ansible.builtin.import_role": {"name": "app", "tasks_from": "back"}}]
+    play = {"name": "Go back", "hosts": "all", "gather_facts": False, "any_errors_fatal": True, "tasks": tasks}
+    (folder / "play.yml").write_text(yaml.safe_dump([play]))
+    variables = {
+        "ansible_python_interpreter": sys.executable,
+        "app_root": str(folder / "{{ inventory_hostname }}"),
+        "app_name": "shop",
+        "app_back_to": release,
+    }
+    (folder / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": dict.fromkeys(["app1", "app2"]), "vars": variables}}))
+    command = [str(PLAYBOOK), "-i", str(folder / "hosts.yml"), "-c", "local", str(folder / "play.yml")]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_all_hosts_go_back_to_the_same_release(tmp_path: Path) -> None:
+    """Catches hosts that part, or meet at a release that is bad on one of them."""
+    for host in ("app1", "app2"):
+        home = tmp_path / host / "shop"
+        for number, name in enumerate(["one", "two", "three"]):
+            (home / "releases" / name).mkdir(parents=True)
+            os.utime(home / "releases" / name, (number, number))
+        (home / "current").symlink_to("releases/three")
+    (tmp_path / "app2/shop/releases/two/bad").write_text("Monday it fell over\n")
+    done = go_back(tmp_path, "two")
+    assert "on app2 it is marked bad; name another one, or deploy it again. Monday it fell over" in done.stdout
+    assert [os.readlink(tmp_path / host / "shop/current") for host in ("app1", "app2")] == ["releases/three"] * 2
+    done = go_back(tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert "From three to one." in done.stdout
+    assert [os.readlink(tmp_path / host / "shop/current") for host in ("app1", "app2")] == ["releases/one"] * 2

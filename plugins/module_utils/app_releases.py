@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import syslog
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 
 class ReleaseError(Exception):
     """What went wrong, said for the operator."""
+
+
+@contextlib.contextmanager
+def alone(home: Path) -> Iterator[None]:
+    """One step at a time in an application's folder: a run that is killed leaves its last one at work on the host, while the lock of the
+    environment is free already."""
+    if not home.is_dir():
+        # A check run before the first release
+        yield
+        return
+    folder = os.open(home, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 def target(link: Path) -> str:
@@ -70,6 +87,11 @@ def select(root: Path, release: str) -> None:
         swap(root / "previous", Path("releases", before))
     else:
         (root / "previous").unlink(missing_ok=True)
+
+
+def serving(root: Path) -> set[str]:
+    """The releases that the live slots of its services run."""
+    return {name for live in root.glob("*/live") if live.is_symlink() and (name := target(live.parent / target(live) / "release"))}
 
 
 def in_use(root: Path) -> set[str]:

@@ -10,14 +10,22 @@ description:
   - A release is unpacked as C(releases/.ID.part). O(state=installed) gives it its virtual environment and renames it, so
     C(releases/ID) is whole whenever it exists. What an interrupted run left is made anew, and so is a release whose virtual
     environment does not run on the host's Python, as after an upgrade of the host.
-  - O(state=current) swaps the link C(current) by a rename, keeps C(previous), and removes the oldest releases. A release that was
-    marked bad is tried again.
-  - O(state=bad) leaves the reason in the release's folder, for it must not be gone back to.
-  - O(state=back) does the same for a release that was there before, or for the good one before the current, and removes nothing.
+  - O(state=current) swaps the link C(current) by a rename, and keeps C(previous). A release that was marked bad is tried again.
+  - O(state=pruned) removes the oldest releases, and what interrupted runs left. It has its place after the gates of a release, for only
+    then it is known what is good.
+  - O(state=bad) leaves the reason in the release's folder, for it must not be gone back to. Where it is current and no slot serves it,
+    what serves is current again; where it serves, nothing is done.
+  - O(state=listed) tells which releases there are.
+  - O(state=back) makes one current that was there before.
+  - It waits where another step is at work in the same folder, also one of M(app_slot), as after a run that was killed.
 options:
   root: {description: "Folder of the application, like /srv/textreport.", type: path, required: true}
-  release: {description: "Id of the release; with O(state=back) empty for the good one before the current.", type: str, default: ""}
-  state: {description: What to do., type: str, choices: [installed, current, back, bad], required: true}
+  release: {description: "Id of the release; with O(state=back) empty for the newest good one before what serves.", type: str, default: ""}
+  state: {description: What to do., type: str, choices: [installed, current, listed, back, bad, pruned], required: true}
+  hosts:
+    description: What O(state=listed) has told on each host, by its name; O(state=back) goes to a release that is good on all of them.
+    type: dict
+    default: {}
   reason: {description: "Why it is bad.", type: str, default: ""}
   migrations:
     description: Patterns of the files below a release's C(src) that are migrations.
@@ -35,24 +43,30 @@ current: {description: Release that C(current) points to at the end., returned: 
 previous: {description: Release that C(previous) points to at the end., returned: always, type: str}
 release: {description: The release that was asked for., returned: always, type: str}
 migrations: {description: "Migrations of the release that was current, which the one asked for does not have.", returned: always, type: list, elements: str}
+releases: {description: "Releases that are there, the one deployed last first.", returned: with O(state=listed), type: list, elements: str}
+bad: {description: "Those that are marked bad, and why.", returned: with O(state=listed), type: dict}
+serving: {description: Those that live slots run; without slots the current one., returned: with O(state=listed), type: list, elements: str}
 removed: {description: Releases that were removed., returned: always, type: list, elements: str}
 """
 
 import os
 import shutil
 import subprocess
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.app_releases import (
     ReleaseError,
+    alone,
     clear_bad,
     in_use,
     is_bad,
     mark_bad,
-    previous_good,
     releases,
     select,
+    serving,
     swap,
     target,
 )
@@ -125,16 +139,63 @@ def install(root: Path, release: str, python: str, source_on_path: bool) -> None
 
 
 def switch(root: Path, release: str) -> None:
-    os.utime(root / "releases" / release)
+    """Deployed last is this one, and right before it what it takes over from, however many were deployed since that was and were left
+    again. Where `current` never came to serve, as in a run that failed or was killed, that is the older one."""
+    names = serving(root) | {target(root / "current")}
+    outgoing = [path for path in releases(root) if path.name in names]
+    now = time.time_ns()
+    if outgoing:
+        os.utime(outgoing[-1], ns=(now, now))
+    os.utime(root / "releases" / release, ns=(now + 1, now + 1))
     clear_bad(root / "releases" / release)
     select(root, release)
 
 
-def go_back(root: Path, release: str) -> None:
-    if is_bad(root / "releases" / release):
-        said = (root / "releases" / release / "bad").read_text(encoding="utf-8").strip().splitlines()
-        raise ReleaseError(f"it is marked bad; name another one, or deploy it again. {said[-1] if said else ''}")
-    select(root, release)
+def refuse(root: Path, release: str, reason: str) -> None:
+    served = serving(root)
+    if release in served:
+        return
+    if not is_bad(root / "releases" / release):
+        mark_bad(root / "releases" / release, reason)
+    good = [path.name for path in releases(root) if path.name in served]
+    if good and target(root / "current") == release:
+        select(root, good[0])
+
+
+def listed(root: Path) -> dict[str, Any]:
+    found = releases(root)
+    bad = {path.name: (path / "bad").read_text(encoding="utf-8").strip().rpartition("\n")[2] for path in found if is_bad(path)}
+    return {"releases": [path.name for path in found], "bad": bad, "serving": sorted(serving(root) or {target(root / "current")} - {""})}
+
+
+def candidates(host: Mapping[str, Any]) -> list[str]:
+    """What a host may go back to, the newest first: what is good, and no newer than anything it serves."""
+    names = host["releases"]
+    oldest = max((names.index(name) for name in host["serving"] if name in names), default=0)
+    return [name for name in names[oldest:] if name not in host["bad"]]
+
+
+def way_back(hosts: Mapping[str, Mapping[str, Any]]) -> str:
+    """The newest release that all hosts may go back to. What all of them serve is left; where a run that failed or was killed left them
+    apart, they first come together again."""
+    served = {name for host in hosts.values() for name in host["serving"]}
+    common = set.intersection(*(set(candidates(host)) for host in hosts.values()))
+    for name in candidates(next(iter(hosts.values()))):
+        if name in common and served != {name}:
+            return str(name)
+    known = "; ".join(
+        f"on {host} are: {', '.join(name + (' (bad)' if name in found['bad'] else '') for name in found['releases']) or 'none'}"
+        for host, found in hosts.items()
+    )
+    raise ReleaseError(f"there is no good release before {' and '.join(sorted(served)) or 'the first'}; {known}")
+
+
+def check_good(release: str, hosts: Mapping[str, Mapping[str, Any]]) -> None:
+    for host, found in hosts.items():
+        if release not in found["releases"]:
+            raise ReleaseError(f"it is not on {host}; there are: {', '.join(found['releases']) or 'none'}")
+        if release in found["bad"]:
+            raise ReleaseError(f"on {host} it is marked bad; name another one, or deploy it again. {found['bad'][release]}")
 
 
 def prune(root: Path, keep: int) -> list[str]:
@@ -160,35 +221,46 @@ def migrations(root: Path, release: str, patterns: list[str]) -> set[str]:
 
 
 def apply(given: dict[str, Any], check: bool) -> dict[str, Any]:
-    root, release = Path(given["root"]), str(given["release"])
+    with alone(Path(given["root"])):
+        return step(given, check)
+
+
+def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
+    root, release, state = Path(given["root"]), str(given["release"]), given["state"]
     before = target(root / "current")
-    if given["state"] == "back" and not release:
-        release = previous_good(root, before)
-        if not release:
-            known = ", ".join(path.name + (" (bad)" if is_bad(path) else "") for path in releases(root)) or "none"
-            raise ReleaseError(f"there is no good release before {before or 'the first'}; on this host are: {known}")
-    if not release or "/" in release or release.startswith("."):
+    hosts: Mapping[str, Mapping[str, Any]] = {}
+    if state == "back":
+        hosts = given["hosts"] or {"this host": listed(root)}
+        release = release or way_back(hosts)
+    if state not in {"listed", "pruned"} and (not release or "/" in release or release.startswith(".")):
         raise ReleaseError("that is no id of a release")
     result: dict[str, Any] = {"changed": False, "removed": [], "release": release}
     there = (root / "releases" / release).is_dir()
     newer = sorted(migrations(root, before, given["migrations"]) - migrations(root, release, given["migrations"]))
-    if given["state"] == "installed":
+    if state == "installed":
         there = there and runs(root / "releases" / release / "venv", given["python"])
         result["changed"] = not there
         if not there and not check:
             install(root, release, given["python"], given["source_on_path"])
-    elif given["state"] == "bad":
+    elif state == "listed":
+        result.update(listed(root))
+    elif state == "pruned":
+        result["removed"] = [] if check else prune(root, given["keep"])
+        result["changed"] = bool(result["removed"])
+    elif state == "bad":
         if there and not check:
-            mark_bad(root / "releases" / release, given["reason"])
-    elif before != release:
+            refuse(root, release, given["reason"])
+    elif state == "back":
+        check_good(release, hosts)
+        result["changed"] = before != release
+        if before != release and not check:
+            select(root, release)
+    elif before != release or is_bad(root / "releases" / release):
         result["changed"] = True
-        if not there and not check:
-            raise ReleaseError(f"{root}/releases/{release} is not there")
-        if given["state"] == "current" and not check:
+        if not check:
+            if not there:
+                raise ReleaseError(f"{root}/releases/{release} is not there")
             switch(root, release)
-            result["removed"] = prune(root, given["keep"])
-        elif not check:
-            go_back(root, release)
     links = {"current": target(root / "current"), "previous": target(root / "previous")}
     return {**result, **links, "there": there, "migrations": newer}
 
@@ -198,7 +270,8 @@ def main() -> None:
         argument_spec={
             "root": {"type": "path", "required": True},
             "release": {"type": "str", "default": ""},
-            "state": {"type": "str", "choices": ["installed", "current", "back", "bad"], "required": True},
+            "state": {"type": "str", "choices": ["installed", "current", "listed", "back", "bad", "pruned"], "required": True},
+            "hosts": {"type": "dict", "default": {}},
             "reason": {"type": "str", "default": ""},
             "migrations": {"type": "list", "elements": "str", "default": []},
             "source_on_path": {"type": "bool", "default": False},

@@ -10,11 +10,14 @@ description:
   - A slot is a folder, C(blue) or C(green), with a link C(release) to the release that its units run and C(run) to its sockets. The link
     C(live) names the slot that serves. It is swapped by a rename, and whoever follows it (nginx at each connection) needs no reload.
   - What a unit reads beside its release is copied when the slot is pinned, so neither a crash nor a reboot brings in what was not tried.
-  - Each state is safe to ask for again, also after a run that was killed.
+  - Each state is safe to ask for again, also after a run that was killed. It waits for what such a run has left at work in the same
+    application's folder, whichever service it is for.
 options:
   root: {description: "Folder of the slots, like /srv/textreport/web.", type: path, required: true}
   state:
     description:
+      - V(recovered) moves back to the slot that served before, where a killed run has left it running and the live one does not run
+        what is wanted. No release is marked bad by that.
       - V(compared) finds out whether the live slot runs what is wanted, and changes nothing.
       - V(started) stops O(slot), pins it to what is wanted and starts it.
       - V(answering) waits until O(slot) answers 200 over its own socket.
@@ -24,7 +27,7 @@ options:
       - V(returned) puts O(slot) out of service, and goes back to the other one where it was live already. The release is marked bad,
         and the one of the other slot is current again.
     type: str
-    choices: [compared, started, answering, live, drained, stopped, returned]
+    choices: [recovered, compared, started, answering, live, drained, stopped, returned]
     required: true
   slot: {description: "The slot to act on; with V(returned) empty for the live one.", type: str, choices: ["", blue, green], default: ""}
   units:
@@ -57,13 +60,16 @@ RETURN = r"""
 live: {description: "The slot that serves; empty before the first.", returned: always, type: str}
 idle: {description: The other one., returned: always, type: str}
 release: {description: Id of the wanted release., returned: always, type: str}
-from: {description: Id of the release that is live., returned: always, type: str}
+from: {description: Id of the release that was live at the beginning., returned: always, type: str}
 reasons: {description: Why the live slot is not what is wanted., returned: always, type: list, elements: str}
 leftover: {description: "Whether the idle slot runs, and was not told to stop.", returned: always, type: bool}
+way_back: {description: "Whether it served before the live one, and still could: a run was killed after the switch.", returned: always, type: bool}
+serving: {description: Id of the release that is live at the end., returned: always, type: str}
 unsettled: {description: Whether a reboot would bring up another slot than the live one., returned: always, type: bool}
 seconds: {description: How long it took., returned: always, type: float}
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -75,7 +81,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.app_releases import ReleaseError, audit, mark_bad, select, swap, target
+from ansible.module_utils.app_releases import ReleaseError, alone, audit, mark_bad, select, swap, target
 from ansible.module_utils.app_slots import ask
 from ansible.module_utils.basic import AnsibleModule
 
@@ -85,7 +91,7 @@ PINNED = "pinned.json"
 MOST_RESTARTS = 3
 RUNNING = {"active", "reloading", "refreshing"}
 # An answer that is wrong stays wrong; any other one, or none, may change while the application starts
-FINAL = {301, 302, 400, 401, 403, 404, 405}
+FINAL = {301, 302, 307, 308, 400, 401, 403, 404, 405}
 PROPERTIES = ("Id", "LoadState", "ActiveState", "NRestarts", "UnitFileState", "Result")
 
 
@@ -162,16 +168,16 @@ class Slots:
         return str(target(self.root / slot / "release")) if slot else ""
 
     def own(self, slot: str) -> list[str]:
-        """The units that the slot was pinned with."""
-        return [unit.replace("@.", f"@{slot}.") for unit in self.pinned(slot).get("units", [])]
-
-    def all(self, slot: str) -> list[str]:
-        """Those, and the ones that are wanted now."""
-        return list(dict.fromkeys([*self.own(slot), *(unit.replace("@.", f"@{slot}.") for unit in self.units)]))
+        """The units that the slot was pinned with; where that is not known, those that are wanted now."""
+        return [unit.replace("@.", f"@{slot}.") for unit in self.pinned(slot).get("units", self.units)]
 
     def states(self, slot: str) -> list[dict[str, str]]:
-        shown = systemctl("show", self.all(slot), *(f"--property={name}" for name in PROPERTIES))
+        shown = systemctl("show", self.own(slot), *(f"--property={name}" for name in PROPERTIES))
         return [dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in shown.split("\n\n") if block.strip()]
+
+    def known(self, slot: str) -> list[str]:
+        """Those of its units that systemd has: one that is no longer wanted may be gone."""
+        return [state["Id"] for state in self.states(slot) if state["LoadState"] == "loaded"]
 
     def digest(self) -> str:
         """Changes with whatever a slot is pinned to, but for the time of a file that has kept its content."""
@@ -199,6 +205,14 @@ class Slots:
     def leftover(self) -> bool:
         return any(state["ActiveState"] not in {"inactive", "failed", "deactivating"} for state in self.states(self.idle))
 
+    def way_back(self) -> bool:
+        """Whether the slot before still runs, after a run that was killed once it had switched. A slot is only pinned while the other is
+        live, so of two the one that was pinned last may have proved nothing, and the other one has served."""
+        if not self.live or self.pinned(self.idle).get("since", 0) >= self.pinned(self.live).get("since", 0):
+            return False
+        states = self.states(self.idle)
+        return bool(states) and all(state["ActiveState"] in RUNNING for state in states)
+
     def unsettled(self) -> bool:
         """Whether a reboot would bring up anything but the live slot, as after a run that was killed."""
         services = [(slot, state) for slot in SLOTS for state in self.states(slot)]
@@ -217,7 +231,7 @@ class Slots:
         if self.run:
             swap(folder / "run", self.run.replace("{slot}", slot))
         swap(folder / "release", self.home / "releases" / self.wanted)
-        pinned = {"units": self.units, "followers": self.followers, "digest": self.digest(), "since": int(time.time())}
+        pinned = {"units": self.units, "followers": self.followers, "digest": self.digest(), "since": time.time()}
         part = folder / f".{PINNED}.part"
         part.write_text(json.dumps(pinned), encoding="utf-8")
         part.replace(folder / PINNED)
@@ -255,7 +269,7 @@ class Slots:
     def move(self, slot: str) -> None:
         """The slot serves from now on. At every moment of it a reboot brings up the live slot, with the other one at worst."""
         other = next(name for name in SLOTS if name != slot)
-        systemctl("enable", self.own(slot), "--quiet")
+        systemctl("enable", self.known(slot), "--quiet")
         if self.live != slot:
             swap(self.root / "live", slot)
         systemctl("disable", [state["Id"] for state in self.states(other) if state["UnitFileState"] == "enabled"], "--quiet")
@@ -268,10 +282,6 @@ class Slots:
         """Put a slot out of service; the other one serves, and its release is the wanted one again."""
         other = next(name for name in SLOTS if name != slot)
         failed, good = self.runs(slot), self.runs(other)
-        if good:
-            systemctl("start", self.own(other), *([] if wait else ["--no-block"]))
-            self.move(other)
-        self.stop(slot, wait)
         # A slot that was not pinned anew is not to blame
         if failed and failed == target(self.home / "current") != good:
             mark_bad(self.home / "releases" / failed, reason)
@@ -280,9 +290,15 @@ class Slots:
             audit(Path("/var/log", self.home.name, "releases.log"), self.home.name, entry)
             if good:
                 select(self.home, good)
-        # Also where another service of this host has pointed `current` back before
-        if good and failed != good:
-            systemctl("try-restart", self.pinned(slot).get("followers", []), "--no-block")
+        if good:
+            # A unit whose file was removed since it was read would be started, and then not be enabled
+            systemctl("daemon-reload")
+            # Workers that were told to stop end a long task first: until they start again, those of the failed slot take what comes
+            systemctl("start", self.known(other))
+            self.move(other)
+            # Also where another service of this host has pointed `current` back before
+            systemctl("try-restart", self.pinned(slot).get("followers", []) if failed != good else [], "--no-block")
+        self.stop(slot, wait)
 
 
 def until(timeout: float, done: Callable[[], bool], pause: float = 0.1) -> bool:
@@ -341,20 +357,29 @@ def drain(slots: Slots, given: Mapping[str, Any]) -> None:
 
 
 def apply(given: Mapping[str, Any], check: bool) -> dict[str, Any]:
+    # Who only watches may take long, and keeps nobody waiting
+    with contextlib.nullcontext() if given["state"] in {"answering", "drained"} else alone(Path(given["root"]).parent):
+        return step(given, check)
+
+
+def step(given: Mapping[str, Any], check: bool) -> dict[str, Any]:
     begin = time.monotonic()
     slots = Slots(
         root=Path(given["root"]), units=given["units"], release=given["release"] or "", files=given["files"], copies=given["copies"] or "",
         watched=given["watched"], run=given["run"], followers=given["followers"],
     )  # fmt: skip
     state, slot, changed = given["state"], given["slot"], False
-    result: dict[str, Any] = {"reasons": [], "leftover": False, "unsettled": False, "from": slots.runs(slots.live)}
+    result: dict[str, Any] = {"reasons": [], "leftover": False, "way_back": False, "unsettled": False, "from": slots.runs(slots.live)}
     if state == "compared":
         result["reasons"] = slots.reasons()
         if slots.live:
-            result["leftover"], result["unsettled"] = slots.leftover(), slots.unsettled()
+            result["leftover"], result["way_back"], result["unsettled"] = slots.leftover(), slots.way_back(), slots.unsettled()
         changed = check and bool(result["reasons"] or result["leftover"] or result["unsettled"])
     elif check:
         pass
+    elif state == "recovered":
+        if changed := slots.way_back() and bool(slots.reasons()):
+            slots.move(slots.idle)
     elif state == "started":
         slots.start(slot)
         changed = True
@@ -373,6 +398,7 @@ def apply(given: Mapping[str, Any], check: bool) -> dict[str, Any]:
         changed = True
     return {
         **result, "changed": changed, "live": slots.live, "idle": slots.idle, "release": slots.wanted,
+        "serving": slots.runs(slots.live),
         "seconds": round(time.monotonic() - begin, 3),
     }  # fmt: skip
 
@@ -383,7 +409,7 @@ def main() -> None:
             "root": {"type": "path", "required": True},
             "state": {
                 "type": "str", "required": True,
-                "choices": ["compared", "started", "answering", "live", "drained", "stopped", "returned"],
+                "choices": ["recovered", "compared", "started", "answering", "live", "drained", "stopped", "returned"],
             },
             "slot": {"type": "str", "choices": ["", *SLOTS], "default": ""},
             "units": {"type": "list", "elements": "str", "default": []},

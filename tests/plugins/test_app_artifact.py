@@ -202,30 +202,53 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def switch(root: Path, release: str, keep: int = 2, check: bool = False) -> dict[str, Any]:
-    return app_release.apply({"root": str(root), "release": release, "state": "current", "keep": keep, "migrations": []}, check)
+def switch(root: Path, release: str, check: bool = False) -> dict[str, Any]:
+    return app_release.apply({"root": str(root), "release": release, "state": "current", "migrations": []}, check)
 
 
-def test_a_switch_keeps_the_previous_release_and_the_newest(root: Path) -> None:
-    assert switch(root, "a", keep=9)["removed"] == []
+def prune(root: Path, keep: int, check: bool = False) -> list[str]:
+    done = app_release.apply({"root": str(root), "release": "", "state": "pruned", "keep": keep, "migrations": []}, check)
+    assert done["changed"] == bool(done["removed"])
+    return sorted(done["removed"])
+
+
+def test_a_switch_keeps_the_release_before_and_removes_nothing(root: Path) -> None:
+    """Catches a release that is removed before the new one has shown that it works."""
+    switch(root, "a")
     done = switch(root, "b")
-    assert (done["current"], done["previous"], sorted(done["removed"])) == ("b", "a", ["c", "d"])
-    assert sorted(os.listdir(root / "releases")) == ["a", "b"]
+    assert (done["current"], done["previous"]) == ("b", "a")
+    assert sorted(os.listdir(root / "releases")) == ["a", "b", "c", "d"]
     assert os.readlink(root / "current") == "releases/b"
 
 
 def test_a_switch_to_the_current_release_or_in_check_mode_changes_nothing(root: Path) -> None:
-    switch(root, "a", keep=9)
+    switch(root, "a")
     assert not switch(root, "a")["changed"]
     assert switch(root, "b", check=True)["current"] == "a"
 
 
-def test_a_switch_to_a_missing_release_is_refused_and_leftovers_go(root: Path) -> None:
+def test_a_switch_to_a_missing_release_is_refused(root: Path) -> None:
     with pytest.raises(ReleaseError):
         switch(root, "nowhere")
+
+
+def test_pruning_counts_good_releases_and_leaves_what_is_in_use(root: Path) -> None:
+    """Catches failed releases that crowd out those to go back to, and the live, the previous or a slot's release being removed."""
+    for number, name in enumerate(["e", "f", "g", "h", "i"], 4):
+        (root / "releases" / name).mkdir()
+        os.utime(root / "releases" / name, (number, number))
+    for name in ("g", "h", "i"):
+        (root / "releases" / name / "bad").touch()
+        os.utime(root / "releases" / name, (9, 9 + ord(name)))
     (root / "releases/.x.part").mkdir()
-    switch(root, "d", keep=9)
-    assert not (root / "releases/.x.part").exists()
+    (root / "current").symlink_to("releases/b")
+    (root / "previous").symlink_to("releases/a")
+    (root / "web/blue").mkdir(parents=True)
+    (root / "web/blue/release").symlink_to(root / "releases/c")
+    assert prune(root, 2, check=True) == []
+    assert prune(root, 2) == ["d", "g"]
+    assert sorted(os.listdir(root / "releases")) == ["a", "b", "c", "e", "f", "h", "i"]
+    assert prune(root, 2) == []
 
 
 def test_a_virtual_environment_gets_its_final_path(tmp_path: Path) -> None:

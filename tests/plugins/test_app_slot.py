@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import socket
 import threading
@@ -13,7 +14,7 @@ from socketserver import ThreadingUnixStreamServer
 from typing import Any
 
 import pytest
-from ansible.module_utils.app_releases import ReleaseError, audit, last_audited, previous_good, select
+from ansible.module_utils.app_releases import ReleaseError, alone, audit, last_audited, previous_good, select
 
 from plugins.modules import app_audit, app_release, app_slot
 
@@ -26,14 +27,22 @@ class Systemd:
     def __init__(self) -> None:
         self.active: set[str] = set()
         self.enabled: set[str] = set()
+        self.removed: set[str] = set()
+        self.gone: set[str] = set()
         self.restarts = 0
         self.broken = ""
         self.restarted: list[str] = []
         self.lines: list[dict[str, Any]] = []
+        self.verbs: list[tuple[str, set[str], tuple[str, ...]]] = []
 
     def __call__(self, verb: str, units: Sequence[str] | None = None, *options: str) -> str:
         names = list(units or [])
+        self.verbs.append((verb, self.slots(set(names)), options))
+        if missing := set(names) & {"start": self.gone, "enable": self.removed}.get(verb, set()):
+            raise ReleaseError(f"{missing} not found")
         match verb:
+            case "daemon-reload":
+                self.gone |= self.removed
             case "start":
                 if self.broken and any(self.broken in name for name in names):
                     raise ReleaseError(f"{self.broken} does not start")
@@ -48,14 +57,15 @@ class Systemd:
                 self.restarted += names
             case "show":
                 return "\n\n".join(
-                    f"Id={name}\nLoadState=loaded\nActiveState={'active' if name in self.active else 'inactive'}\nNRestarts={self.restarts}\n"
+                    f"Id={name}\nLoadState={'not-found' if name in self.gone else 'loaded'}\n"
+                    f"ActiveState={'active' if name in self.active else 'inactive'}\nNRestarts={self.restarts}\n"
                     f"UnitFileState={'enabled' if name in self.enabled else 'disabled'}\nResult=success\n"
                     for name in names
                 )
         return ""
 
     def slots(self, which: set[str]) -> set[str]:
-        return {name.split("@")[1].split(".")[0] for name in which}
+        return {name.split("@")[1].split(".")[0] for name in which if "@" in name}
 
 
 @pytest.fixture
@@ -154,6 +164,58 @@ def test_a_killed_run_is_healed(home: Path, systemd: Systemd, killed_after: str)
     )
 
 
+def killed_after_the_switch(home: Path) -> None:
+    move(home)
+    select(home, "two")
+    for state in ("started", "live"):
+        ask(home, state, slot="green")
+
+
+def test_a_slot_that_turns_out_bad_after_a_killed_run_gives_way(home: Path, systemd: Systemd) -> None:
+    """Catches a release that serves for good because the run that should have watched it was killed."""
+    killed_after_the_switch(home)
+    found = ask(home, "compared")
+    assert (found["way_back"], found["reasons"]) == (True, [])
+    done = ask(home, "returned", slot=found["live"], reason="after the switch, it is broken")
+    assert (done["live"], done["from"], done["serving"]) == ("blue", "two", "one")
+    assert (home / "releases/two/bad").exists()
+    assert os.readlink(home / "current") == "releases/one"
+
+
+@pytest.mark.parametrize("wanted", ["two", "three"])
+def test_a_slot_that_died_after_a_killed_run_costs_no_healthy_one(home: Path, systemd: Systemd, wanted: str) -> None:
+    """Catches the only slot that still works being stopped, and pinned to the release that does not."""
+    killed_after_the_switch(home)
+    systemd.active.discard("shop-web@green.service")
+    select(home, wanted)
+    done = ask(home, "recovered")
+    assert (done["changed"], done["serving"], done["idle"]) == (True, "one", "green")
+    assert not (home / "releases/two/bad").exists()
+    ask(home, "started", slot=done["idle"])
+    assert {"shop-web@blue.socket", "shop-web@blue.service"} <= systemd.active
+    ask(home, "returned", slot=done["idle"], reason="it is broken")
+    assert (os.readlink(home / "web/live"), os.readlink(home / "current")) == ("blue", "releases/one")
+    assert (systemd.slots(systemd.active), systemd.slots(systemd.enabled)) == ({"blue"}, {"blue"})
+    assert (home / "releases" / wanted / "bad").exists()
+
+
+def test_a_slot_that_never_served_is_no_way_back(home: Path, systemd: Systemd) -> None:
+    """Catches requests that go to what a killed run has started and nobody has tried."""
+    move(home)
+    select(home, "two")
+    ask(home, "started", slot="green")
+    systemd.active.discard("shop-web@blue.service")
+    assert not ask(home, "recovered")["changed"]
+    found = ask(home, "compared")
+    assert (found["live"], found["leftover"], found["way_back"]) == ("blue", True, False)
+
+
+def test_a_slot_that_was_told_to_stop_is_no_way_back(home: Path, systemd: Systemd) -> None:
+    killed_after_the_switch(home)
+    ask(home, "stopped")
+    assert not ask(home, "compared")["way_back"]
+
+
 @pytest.mark.parametrize("switched", [False, True])
 def test_a_failed_release_gives_way_to_the_one_before(home: Path, systemd: Systemd, switched: bool) -> None:
     """Catches a failure that leaves requests with the new release, or the next run or reboot with it."""
@@ -168,8 +230,44 @@ def test_a_failed_release_gives_way_to_the_one_before(home: Path, systemd: Syste
     assert (home / "releases/two/bad").read_text().endswith("it is broken\n")
     assert os.readlink(home / "current") == "releases/one"
     assert systemd.restarted == ["shop-beat.service"]
+    # It may follow the link that was swapped in between
+    verbs = [verb for verb, _, _ in systemd.verbs]
+    assert "disable" not in verbs[verbs.index("try-restart") :]
     assert [(line["who"], line["from"], line["to"], line["result"]) for line in systemd.lines] == [("ann", "one", "two", "failed")]
     assert ask(home, "compared")["reasons"] == []
+
+
+def test_the_failed_slot_works_until_the_other_one_does(home: Path, systemd: Systemd) -> None:
+    """Catches tasks that nobody takes while old workers, told to stop before, end a long one; and a way back into nothing."""
+    move(home)
+    move(home, "two")
+    systemd.broken = "@blue"
+    with pytest.raises(ReleaseError, match="@blue does not start"):
+        ask(home, "returned", slot="green", reason="it is broken", wait=False)
+    assert (systemd.slots(systemd.active), os.readlink(home / "web/live")) == ({"green"}, "green")
+    assert (home / "releases/two/bad").exists()
+    assert ask(home, "compared")["reasons"] == ["release one is wanted, and two is live"]
+    systemd.broken = ""
+    systemd.verbs.clear()
+    ask(home, "returned", slot="green", reason="it is broken", wait=False)
+    assert [verb for verb in systemd.verbs if verb[0] in {"start", "stop"}] == [
+        ("start", {"blue"}, ()),
+        ("stop", {"green"}, ("--no-block",)),
+    ]
+
+
+def test_a_unit_that_is_gone_keeps_nobody_from_going_back(home: Path, systemd: Systemd) -> None:
+    """Catches a way back that fails for a worker which the newer release has no longer, and whose unit was removed."""
+    move(home)
+    select(home, "two")
+    fewer = ["shop-web@.service"]
+    ask(home, "started", slot="green", units=fewer)
+    ask(home, "live", slot="green", units=fewer)
+    ask(home, "stopped", units=fewer)
+    systemd.removed.add("shop-web@blue.socket")
+    assert ask(home, "returned", slot="green", reason="it is broken", units=fewer)["live"] == "blue"
+    assert systemd.active == {"shop-web@blue.service"}
+    assert "shop-web@blue.service" in systemd.enabled
 
 
 def test_a_failed_environment_marks_no_release(home: Path, systemd: Systemd) -> None:
@@ -178,6 +276,18 @@ def test_a_failed_environment_marks_no_release(home: Path, systemd: Systemd) -> 
     ask(home, "returned", slot="green", reason="the environment is broken")
     assert not (home / "releases/one/bad").exists()
     assert systemd.slots(systemd.active) == {"blue"}
+
+
+def test_a_first_release_that_failed_is_good_once_it_works(home: Path, systemd: Systemd) -> None:
+    """Catches a release that serves and is passed over on every way back, for it has failed before."""
+    ask(home, "started", slot="blue")
+    ask(home, "returned", slot="blue", reason="the database is not there yet")
+    assert (home / "releases/one/bad").exists()
+    given = {"root": str(home), "release": "one", "state": "current", "migrations": []}
+    assert app_release.apply(given, check=False)["changed"]
+    move(home)
+    assert not app_release.apply(given, check=False)["changed"]
+    assert app_release.apply({**given, "release": "two"}, check=False)["previous"] == "one"
 
 
 def test_a_slot_that_was_never_pinned_is_not_to_blame(home: Path, systemd: Systemd) -> None:
@@ -204,6 +314,22 @@ def test_companions_go_back_where_they_run_the_bad_release(home: Path, systemd: 
     assert systemd.restarted == ["shop-beat.service"]
     assert systemd.lines == []
     assert systemd.slots(systemd.active) == {"blue"}
+
+
+def test_companions_that_are_out_of_step_keep_their_hands_off_the_web_slots(home: Path, systemd: Systemd) -> None:
+    """Catches units of one service that are stopped for the slot of another, of the same colour: the play gives its own ones along."""
+    workers: dict[str, Any] = {"root": str(home / "worker"), "units": ["shop-worker@.service"]}
+    ask(home, "started", slot="blue", **workers)
+    ask(home, "live", slot="blue", **workers)
+    select(home, "two")
+    ask(home, "started", slot="green", **workers)
+    ask(home, "live", slot="green", **workers)
+    move(home)
+    move(home)
+    assert (os.readlink(home / "worker/live"), os.readlink(home / "web/live")) == ("green", "green")
+    ask(home, "returned", bad="two", root=str(home / "worker"))
+    assert {"shop-web@green.socket", "shop-web@green.service"} <= systemd.active & systemd.enabled
+    assert {name for name in systemd.active if "worker" in name} == {"shop-worker@blue.service"}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -236,10 +362,11 @@ def server(path: Path, **statuses: int) -> Iterator[None]:
 
 def test_the_gate_opens_for_200_alone_and_says_what_it_got(home: Path, systemd: Systemd) -> None:
     path = home.parent / "run-blue/s"
-    with server(path, healthz=200, wrong=404, ill=503):
+    with server(path, healthz=200, wrong=404, elsewhere=308, ill=503):
         ask(home, "answering", slot="blue")
-        with pytest.raises(ReleaseError, match="/wrong answered 404"):
-            ask(home, "answering", slot="blue", paths=["/wrong"])
+        for url, status in [("/wrong", 404), ("/elsewhere", 308)]:
+            with pytest.raises(ReleaseError, match=f"^{url} answered {status}"):
+                ask(home, "answering", slot="blue", paths=[url])
         with pytest.raises(ReleaseError, match="not within 0 s: /ill answered 503"):
             ask(home, "answering", slot="blue", paths=["/ill"], timeout=0)
     systemd.restarts = 5
@@ -263,7 +390,7 @@ def test_the_old_slot_is_left_once_nobody_is_connected(home: Path, systemd: Syst
 
 
 def test_a_way_back_goes_further_back_each_time_and_over_bad_ones(home: Path, systemd: Systemd) -> None:
-    given = {"root": str(home), "release": "", "state": "back", "keep": 5, "migrations": ["versions/*.py"]}
+    given = {"root": str(home), "release": "", "state": "back", "hosts": {}, "migrations": ["versions/*.py"]}
     (home / "releases/two/src/versions").mkdir(parents=True)
     (home / "releases/two/src/versions/0002.py").touch()
     os.utime(home / "releases/two", (1, 1))
@@ -283,6 +410,101 @@ def test_a_way_back_goes_further_back_each_time_and_over_bad_ones(home: Path, sy
     with pytest.raises(ReleaseError, match="it is marked bad"):
         app_release.apply({**given, "release": "three"}, check=False)
     assert previous_good(home, "three") == "two"
+
+
+def listed(*releases: str, bad: tuple[str, ...] = (), serving: tuple[str, ...] = ()) -> dict[str, Any]:
+    return {"releases": list(releases), "bad": dict.fromkeys(bad, "why"), "serving": list(serving)}
+
+
+@pytest.mark.parametrize(
+    ("hosts", "wanted"),
+    [
+        ([listed("three", "two", "one", serving=("three",))] * 2, "two"),
+        # Failed on the first host, which alone knows: the others have it as the current one, and serve it no more than it does
+        ([listed("three", "two", "one", bad=("three",), serving=("two",)), listed("three", "two", "one", serving=("two",))], "one"),
+        ([listed("three", "two", "one", serving=("three",)), listed("three", "two", "one", bad=("two",), serving=("three",))], "one"),
+        # Stopped half-way: back to what the others still serve
+        ([listed("three", "two", "one", serving=("three",)), listed("three", "two", "one", bad=("three",), serving=("two",))], "two"),
+        # A way back that was killed half-way goes on, on one host as on several
+        ([listed("three", "two", "one", serving=("two",)), listed("three", "two", "one", serving=("three",))], "two"),
+        ([listed("three", "two", "one", serving=("three", "two"))], "two"),
+        # A host that was set up later
+        ([listed("three", "two", "one", serving=("three",)), listed("three", "one", serving=("three",))], "one"),
+    ],
+)
+def test_hosts_go_back_together(hosts: list[dict[str, Any]], wanted: str) -> None:
+    """Catches hosts that part, and a way back to what is bad on one of them."""
+    named = {f"app{number}": host for number, host in enumerate(hosts)}
+    assert app_release.way_back(named) == wanted
+    assert app_release.way_back(dict(reversed(named.items()))) == wanted
+
+
+def test_a_release_that_failed_elsewhere_gives_way_where_it_does_not_serve(home: Path, systemd: Systemd) -> None:
+    """Catches a host that takes up a release which never came to it, and one that is told off what it serves well."""
+    given = {"root": str(home), "release": "two", "state": "bad", "reason": "it failed on app1", "migrations": []}
+    move(home)
+    select(home, "two")
+    for _ in range(2):
+        assert app_release.apply(given, check=False)["current"] == "one"
+    assert (home / "releases/two/bad").read_text().count("it failed on app1\n") == 1
+    app_release.apply({**given, "state": "current"}, check=False)
+    move(home)
+    assert app_release.apply(given, check=False)["current"] == "two"
+    assert not (home / "releases/two/bad").exists()
+
+
+def test_the_one_before_is_what_served_and_not_what_was_left(home: Path, systemd: Systemd) -> None:
+    """Catches a way back to the release that was just gone back from, and to one that a killed run never brought to serve."""
+    (home / "releases/four").mkdir()
+    given = {"root": str(home), "state": "current", "hosts": {}, "migrations": []}
+    for release in ("one", "two", "three"):
+        app_release.apply({**given, "release": release}, check=False)
+        move(home)
+    assert app_release.apply({**given, "release": "", "state": "back"}, check=False)["current"] == "two"
+    move(home)
+    assert app_release.apply({**given, "release": "four"}, check=False)["previous"] == "two"
+    # Killed before it moved: two serves
+    (home / "releases/five").mkdir()
+    assert app_release.apply({**given, "release": "five"}, check=False)["previous"] == "two"
+    move(home)
+    assert app_release.apply({**given, "release": "", "state": "back"}, check=False)["current"] == "two"
+
+
+@pytest.mark.parametrize("what", ["slot", "release"])
+def test_a_step_waits_for_the_one_that_a_killed_run_has_left(
+    home: Path, systemd: Systemd, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Catches two steps on one folder at a time: a release that is renamed half-built, or a slot that is pinned twice."""
+    asked = threading.Event()
+    flock = fcntl.flock
+
+    def ask_for_it(folder: int, how: int) -> None:
+        asked.set()
+        flock(folder, how)
+
+    def second() -> None:
+        if what == "slot":
+            ask(home, "started", slot="blue")
+        else:
+            app_release.apply({"root": str(home), "release": "two", "state": "current", "migrations": []}, check=False)
+
+    with alone(home):
+        monkeypatch.setattr("ansible.module_utils.app_releases.fcntl.flock", ask_for_it)
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert asked.wait(10)
+        assert not (home / "web").exists()
+        assert os.readlink(home / "current") == "releases/one"
+    thread.join(10)
+    assert (home / "web/blue/release").exists() if what == "slot" else os.readlink(home / "current") == "releases/two"
+
+
+def test_who_watches_a_slot_keeps_nobody_waiting(home: Path, systemd: Systemd) -> None:
+    with alone(home), server(home.parent / "run-blue/s", healthz=200):
+        thread = threading.Thread(target=ask, args=(home, "answering"), kwargs={"slot": "blue"}, daemon=True)
+        thread.start()
+        thread.join(10)
+        assert not thread.is_alive()
 
 
 def test_each_release_is_a_line_that_stays(tmp_path: Path) -> None:
