@@ -180,13 +180,13 @@ def test_the_status_is_a_table(fleet: Fleet, history: list[Answer]) -> None:
 def test_a_second_release_at_the_same_time_is_told_who_releases(host: Any, fleet: Fleet, history: list[Answer]) -> None:
     with host.sudo():
         host.check_output(
-            """echo '{"id": "1-1", "who": "ann@desk", "since": "noon", "machine": "x", "at": 9e9}' > /run/lock/ledger-release"""
+            """echo '{"id": "1-1", "who": "ann@desk", "since": "noon", "machine": "x", "at": 9e9}' > /run/groundcrew/ledger-release"""
         )
     try:
         found = fleet.run("locked")
     finally:
         with host.sudo():
-            host.check_output("rm /run/lock/ledger-release")
+            host.check_output("rm /run/groundcrew/ledger-release")
     assert found.code != 0
     assert "ann@desk releases since noon" in found.output
 
