@@ -118,6 +118,14 @@ def test_another_application_inherits_nothing_of_the_sample(tmp_path: Path) -> N
     assert got["web1"]["site_static_immutable"] is False
 
 
+def test_hooks_reach_the_roles_whose_steps_they_name(tmp_path: Path) -> None:
+    """Catches a hook that the operator names and nothing runs."""
+    hooks = {name: [f"/hooks/{name}.yml"] for name in ("before_build", "after_workers", "before_start", "after_switch", "after_stop")}
+    got = baseline(tmp_path, shown={"all": ["gunicorn_hooks", "celery_hooks"]}, app_hooks=hooks)["app1"]
+    assert [*got["gunicorn_hooks"]] == ["before_start", "after_switch", "after_stop"]
+    assert [*got["celery_hooks"]] == ["after_workers"]
+
+
 def test_groups_that_an_application_does_not_use_may_be_missing(tmp_path: Path) -> None:
     """Catches an application without workers and Redis that has to invent hosts for them."""
     group = {"hosts": {"one": {"host_address": "10.20.0.30"}}}
