@@ -31,7 +31,7 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     (folder / "cases.json").write_text(json.dumps({case: {"reasons": ["release new is wanted"]} for case in ("moves", "ill")}))
     (folder / "ill.yml").write_text(yaml.safe_dump([{"name": "Fail", "ansible.builtin.fail": {"msg": "on purpose"}}]))
     note = 'echo \'{"case": "{{ inventory_hostname }}", "state": "%s"}\' >> {{ lookup("ansible.builtin.env", "STEPS_CALLS") }}'
-    found = {}
+    found: dict[str, list[str]] = {}
     for role, names in NAMES.items():
         hooks = {name: [str(folder / f"{name}.yml")] for name in names}
         for name in names:
