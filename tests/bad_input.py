@@ -187,6 +187,8 @@ CASES = [
     # A source folder that is no Python project
     Case("app", "no such folder", {"app_source": "/nonexistent"}, ("app_source", '"/nonexistent"', "the absolute path of a folder")),
     Case("app", "no python project", {"app_source": str(ROOT / "roles")}, ("app_source", "/roles", "the folder of a Python project")),
+    Case("app", "unknown hook", {"app_hooks": {"after_swich": []}}, ("app_hooks.after_swich", "did you mean after_switch")),
+    Case("app", "no such hook", {"app_hooks": {"after_switch": ["/nonexistent.yml"]}}, ("app_hooks", "/nonexistent.yml", "absolute paths")),
     Case("app", "no wsgi target", {"app_wsgi_target": "shop"}, ("app_wsgi_target", '"shop"', "module:attribute")),
     Case("smoke", "no address", {"smoke_url": "www.example.org"}, ("smoke_url", '"www.example.org"', "https://www.example.com")),
     # Two with one name

@@ -118,6 +118,14 @@ def test_another_application_inherits_nothing_of_the_sample(tmp_path: Path) -> N
     assert got["web1"]["site_static_immutable"] is False
 
 
+def test_hooks_reach_the_roles_whose_steps_they_name(tmp_path: Path) -> None:
+    """Catches a hook that the operator names and nothing runs."""
+    hooks = {name: [f"/hooks/{name}.yml"] for name in ("before_build", "after_workers", "before_start", "after_switch", "after_stop")}
+    got = baseline(tmp_path, shown={"all": ["gunicorn_hooks", "celery_hooks"]}, app_hooks=hooks)["app1"]
+    assert [*got["gunicorn_hooks"]] == ["before_start", "after_switch", "after_stop"]
+    assert [*got["celery_hooks"]] == ["after_workers"]
+
+
 def test_groups_that_an_application_does_not_use_may_be_missing(tmp_path: Path) -> None:
     """Catches an application without workers and Redis that has to invent hosts for them."""
     group = {"hosts": {"one": {"host_address": "10.20.0.30"}}}
@@ -129,24 +137,41 @@ def test_groups_that_an_application_does_not_use_may_be_missing(tmp_path: Path) 
     assert [unit["unit"] for unit in got["one"]["smoke_units"]] == ["postgresql@*.service", "shop-web@*.service", "nginx.service"]
 
 
+def listed(playbook: str, *options: str) -> list[str]:
+    """The tasks that a playbook runs on tiers, one after the other, with their tags."""
+    command = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(TIERS), playbook, "--list-tasks", *options]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return [line.strip() for line in done.stdout.splitlines() if " : " in line]
+
+
 @pytest.mark.parametrize(
     ("tag", "roles"),
     [("tls", {"tls", "nginx"}), ("app", {"app", "gunicorn", "celery"}), ("nginx", {"nginx"}), ("redis", {"redis"})],
 )
 def test_a_tag_is_safe_alone(tag: str, roles: set[str]) -> None:
     """Catches a new certificate or release that the service in front of it goes on without."""
-    command = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(TIERS), "site.yml", "--list-tasks", "--tags", tag]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
     # Checks of variables always run, and change nothing
-    tasks = [line for line in done.stdout.splitlines() if " : " in line and "TAGS: [always" not in line]
-    assert {line.split(" : ")[0].strip() for line in tasks} == roles
+    tasks = [line for line in listed("site.yml", "--tags", tag) if "TAGS: [always" not in line]
+    assert {line.split(" : ")[0] for line in tasks} == roles
+
+
+@pytest.mark.parametrize("tag", ["celery", "gunicorn"])
+def test_a_tag_that_moves_slots_holds_the_lock(tag: str) -> None:
+    """Catches a run of one tag that moves a slot beside another run's release."""
+    tasks = [line for line in listed("site.yml", "--tags", tag) if "TAGS: [always" not in line]
+    assert tasks[0].startswith("app : lock | ")
+    assert tasks[-1].startswith("app : finish | Let others release")
+
+
+def test_a_release_refuses_bad_input_first() -> None:
+    """Catches a bad setting of gunicorn or Celery that is found after the migration."""
+    tasks = listed("playbooks/deploy.yml")
+    first = tasks[: next(number for number, line in enumerate(tasks) if line.startswith("app : lock | "))]
+    assert {line.split(" : ")[0] for line in first if "validate | Check the variables" in line} == {"app", "gunicorn", "celery"}
 
 
 @pytest.mark.parametrize("playbook", ["deploy", "rollback", "status"])
 def test_a_release_touches_no_other_component(playbook: str) -> None:
     """Catches a release that runs a task of a database, a cache, a firewall or a web server."""
-    command = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(TIERS), f"playbooks/{playbook}.yml", "--list-tasks"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    assert {line.split(" : ")[0].strip() for line in done.stdout.splitlines() if " : " in line} <= {"app", "gunicorn", "celery"}
+    assert {line.split(" : ")[0] for line in listed(f"playbooks/{playbook}.yml")} <= {"app", "gunicorn", "celery"}

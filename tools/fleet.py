@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from tools.console import ROOT
 from tools.load import Answer, Load, Request
 
 SITE = "https://localhost:443"
+RATE = 20.0
 # Every fifteenth takes two seconds
 MIX = [
     *[Request("GET", "/"), Request("POST", "/entries", '{"number": {number}}'), Request("GET", "/healthz")] * 4,
@@ -38,6 +40,8 @@ class Step:
     live: str = ""
     # Seconds from the command to the first answer of another release
     traffic: float = 0.0
+    # How many processes waited for a core when it began
+    queue: float = 0.0
 
     @property
     def seconds(self) -> float:
@@ -61,6 +65,8 @@ class Fleet:
     def command(self, playbook: str, **variables: Any) -> list[str]:
         given = {"app_source": str(self.source), **variables}
         return [
+            # The controller is another machine in production: here it shares the site's cores, and must not slow down its answers
+            "nice",
             str(Path(sys.executable).with_name("ansible-playbook")),
             f"--inventory={self.inventory}",
             f"--extra-vars={json.dumps(given)}",
@@ -68,7 +74,7 @@ class Fleet:
         ]
 
     def run(self, name: str, playbook: str = "playbooks/deploy.yml", **variables: Any) -> Step:
-        before, begin, traffic = self.get("/"), time.time(), 0.0
+        before, queue, begin, traffic = self.get("/"), os.getloadavg()[0], time.time(), 0.0
         with tempfile.TemporaryFile("w+") as output:
             process = subprocess.Popen(self.command(playbook, **variables), cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
             while process.poll() is None:
@@ -78,18 +84,30 @@ class Fleet:
                 time.sleep(0.1)
             end = time.time()
             output.seek(0)
-            self.steps.append(Step(name, begin, end, process.returncode, output.read(), self.get("/"), traffic))
+            self.steps.append(Step(name, begin, end, process.returncode, output.read(), self.get("/"), traffic, queue))
         return self.steps[-1]
 
-    def kill(self, task: str, playbook: str = "playbooks/deploy.yml") -> bool:
-        """Kill a run, with all that it has started here, as soon as it begins a task; whether it got there."""
+    def rest(self, name: str, load: Load, seconds: float) -> None:
+        """The site as it is while nobody releases anything, for so many seconds of questions."""
+        begin, asked = time.time(), len(load.answers)
+        while len(load.answers) < asked + seconds * load.rate and time.time() < begin + 2 * seconds:
+            # Between two looks at how many have been answered; the bound is above
+            time.sleep(0.1)
+        self.steps.append(Step(name, begin, time.time(), 0, "", self.get("/")))
+
+    def kill(self, task: str, seconds: float, playbook: str = "playbooks/deploy.yml") -> bool:
+        """Kill a run, with all that it has started here, so many seconds after it begins a task; whether it got there."""
         process = subprocess.Popen(
-            self.command(playbook), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-        )
+            self.command(playbook), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+            # A task is named as it begins, not with its first result
+            env={**os.environ, "ANSIBLE_DISPLAY_SKIPPED_HOSTS": "true"},
+        )  # fmt: skip
         begin, lines = time.time(), []
         for line in process.stdout or ():
             lines.append(line)
             if line.startswith("TASK [") and task in line:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(seconds)
                 os.killpg(process.pid, signal.SIGKILL)
         code = process.wait()
         self.steps.append(Step(f"killed at {task}", begin, time.time(), code, "".join(lines), self.get("/")))

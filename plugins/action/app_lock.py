@@ -2,7 +2,7 @@
 
     - name: lock | Let nobody else release at the same time
       app_lock:
-        file: /run/lock/textreport-release
+        file: /run/groundcrew/textreport-release
         state: held
 
 The run is the ansible-playbook process on the controller. Another run from the same controller sees whether it still lives; from

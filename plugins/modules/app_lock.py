@@ -10,7 +10,7 @@ description:
   - The lock is a file that appears at once and whole, so of two runs one gets it, from whichever controllers they come.
   - A run does not call it itself but the action of the same name, which says who holds the lock, and knows whether that run still lives.
 options:
-  file: {description: "The lock, like /run/lock/textreport-release.", type: path, required: true}
+  file: {description: "The lock, like /run/groundcrew/textreport-release. Its folder is made for root alone.", type: path, required: true}
   state: {description: Whether to hold or to free it., type: str, choices: [held, free], required: true}
   holder: {description: "Who asks: id of the run, who, since and more. The action gives it.", type: dict, default: {}}
   instead: {description: Id of the run whose lock is taken over because it has ended. The action gives it., type: str, default: ""}
@@ -44,11 +44,13 @@ def holder_of(lock: Path) -> dict[str, Any]:
 
 def hold(lock: Path, holder: dict[str, Any], instead: str, lease: int) -> dict[str, Any]:
     """Who holds the lock afterwards."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
+    lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     part = lock.with_name(f"{lock.name}.{holder['id']}")
-    part.write_text(json.dumps({**holder, "at": time.time()}), encoding="utf-8")
+    there = holder_of(lock)
+    # A run asks before each of its moves, and has held the lock since the first
+    asks = {**holder, **there} if there.get("id") == holder["id"] else holder
+    part.write_text(json.dumps({**asks, "at": time.time()}), encoding="utf-8")
     try:
-        there = holder_of(lock)
         if there and (there["id"] in {instead, holder["id"]} or time.time() - there["at"] > lease * 60):
             with contextlib.suppress(FileNotFoundError):
                 lock.rename(f"{part}.old")

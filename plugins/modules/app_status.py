@@ -15,6 +15,7 @@ options:
   site: {description: Host name in that request., type: str, default: localhost}
   units: {description: Other units to tell of; those that are not there are left out., type: list, elements: str, default: []}
   certificates: {description: Certificates whose end to tell; those that are not there are left out., type: list, elements: path, default: []}
+  maintenance: {description: Folder with a file for each site that is closed; empty for none., type: str, default: ""}
 attributes:
   check_mode: {support: full}
 author: [Groundcrew]
@@ -91,6 +92,11 @@ def unit_rows(name: str, units: list[str]) -> Iterator[Row]:
             number += 1
 
 
+def maintenance_rows(folder: str) -> Iterator[Row]:
+    for path in sorted(Path(folder).glob("*")) if folder else []:
+        yield "maintenance", f"{path.name} is closed for {ago(time.time() - path.stat().st_mtime)}"
+
+
 def certificate_rows(certificates: list[str]) -> Iterator[Row]:
     for path in certificates:
         ends = output("openssl", "x509", "-noout", "-enddate", "-in", path).strip().partition("=")[2]
@@ -114,12 +120,14 @@ def main() -> None:
             "site": {"type": "str", "default": "localhost"},
             "units": {"type": "list", "elements": "str", "default": []},
             "certificates": {"type": "list", "elements": "path", "default": []},
+            "maintenance": {"type": "str", "default": ""},
         },
         supports_check_mode=True,
     )
     given = module.params
     root = Path(given["root"])
     rows = [
+        *maintenance_rows(given["maintenance"]),
         *slot_rows(given["name"], root, given["path"], given["site"]),
         *release_rows(root),
         *unit_rows(given["name"], given["units"]),

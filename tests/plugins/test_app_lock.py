@@ -16,7 +16,7 @@ from plugins.action.app_lock import has_ended, machine, started, this_run
 from plugins.modules.app_lock import free, hold, holder_of
 
 ROOT = Path(__file__).parents[2]
-ANN: dict[str, Any] = {"id": "1-1", "who": "ann@desk"}
+ANN: dict[str, Any] = {"id": "1-1", "who": "ann@desk", "start": 1.0}
 BOB: dict[str, Any] = {"id": "2-2", "who": "bob@desk"}
 
 
@@ -27,7 +27,7 @@ def lock(tmp_path: Path) -> Path:
 
 def test_the_second_is_told_who_holds_it_until_it_is_free(lock: Path) -> None:
     assert hold(lock, ANN, "", 60)["who"] == "ann@desk"
-    assert hold(lock, ANN, "", 60)["who"] == "ann@desk"
+    assert hold(lock, {**ANN, "start": 2.0}, "", 60)["start"] == 1.0
     assert hold(lock, BOB, "", 60)["who"] == "ann@desk"
     assert free(lock, "2-2")["who"] == "ann@desk"
     assert free(lock, "1-1") == {}

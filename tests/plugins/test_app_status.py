@@ -57,6 +57,13 @@ def test_a_host_is_a_table(home: Path) -> None:
     assert lines[6].endswith(", in 30 days")
 
 
+def test_a_closed_site_is_told_first(tmp_path: Path) -> None:
+    assert list(app_status.maintenance_rows("")) == []
+    (tmp_path / "shop").touch()
+    os.utime(tmp_path / "shop", (time.time() - 7200, time.time() - 7200))
+    assert list(app_status.maintenance_rows(str(tmp_path))) == [("maintenance", "shop is closed for 2 h")]
+
+
 def test_a_host_without_a_release_has_a_short_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(app_status, "output", lambda *_: "")
     assert list(app_status.slot_rows("shop", tmp_path, "/", "x")) == []

@@ -231,6 +231,26 @@ def test_extra_text_lands_in_its_site(address: str) -> None:
     assert get(address, "/hello").json()["path"] == "/hello"
 
 
+def test_a_closed_site_says_so(host: Any, address: str) -> None:
+    """Catches a maintenance page that needs a reload, that a closed site's health gets too, or that another site gets."""
+    client = Client(address)
+    assert client.ask("GET", "/").status == 200
+    with host.sudo():
+        host.check_output("mkdir -p /var/lib/groundcrew/maintenance && touch /var/lib/groundcrew/maintenance/shop")
+    try:
+        page, api = client.ask("GET", "/"), client.ask("POST", "/api/reports", b"{}")
+        health = client.ask("GET", "/healthz")
+        other = get(address, "/hello", PLAIN)
+    finally:
+        with host.sudo():
+            host.check_output("rm /var/lib/groundcrew/maintenance/shop")
+    assert [(answer.status, answer.headers["Retry-After"]) for answer in (page, api)] == [(503, "300")] * 2
+    assert b"Closed for maintenance" in page.body
+    assert api.json() == {"error": "maintenance"}
+    assert (health.status, other.status) == (200, 200)
+    assert client.ask("GET", "/").status == 200
+
+
 def test_the_application_sleeps_with_no_harm(host: Any, address: str) -> None:
     """Catches an application that answers no more after its restart."""
     with host.sudo():

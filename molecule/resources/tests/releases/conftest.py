@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tools.console import ROOT
-from tools.fleet import MIX, SITE, Fleet
+from tools.fleet import MIX, RATE, SITE, Fleet
 from tools.load import Load
 
 
@@ -22,6 +22,6 @@ def fleet(address: str, tmp_path_factory: pytest.TempPathFactory) -> Fleet:
 
 @pytest.fixture(scope="module")
 def load(fleet: Fleet) -> Iterator[Load]:
-    made = Load(SITE, MIX, 30, fleet.ca_file, fleet.address)
+    made = Load(SITE, MIX, RATE, fleet.ca_file, fleet.address)
     yield made
     made.stop()

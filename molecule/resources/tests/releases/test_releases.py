@@ -3,61 +3,87 @@
 from __future__ import annotations
 
 import json
-import time
+import os
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from tools.console import say
-from tools.fleet import MIX, SITE, Fleet, Step, failed, recap
-from tools.load import Answer, Load, percentile, summary
+from tools.fleet import MIX, RATE, SITE, Fleet, Step, failed, recap
+from tools.load import Answer, Load, Request, percentile, summary
 
 Eventually = Callable[..., Any]
 TASKS = 500
+# Ten releases: the numbered ones one after the other, one deployed again after the ways back, one whose runs were killed, one by site.yml
+PLAIN = ["second", "third", "fourth", "fifth", "sixth", "seventh", "eighth"]
+GOOD = [*PLAIN, "eighth again", "ninth", "site"]
+# Where each of them leads: every way back goes one release further
+BACK = {"back": "seventh", "further back": "sixth", "still further back": "fifth"}
 BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "syntax": ({"text": "def"}, "SyntaxError"),
     "migration": ({"broken": "migration"}, "this migration is broken on purpose"),
     "health": ({"broken": "health"}, "/healthz answered 503"),
-    "late": ({"broken": "late"}, "after the switch, /late answered 500"),
+    "crash": ({"broken": "crash"}, "after the switch, /late"),
 }
-# One of each kind of step: before anything, half-way on disk, with the new slot beside the old, and on both sides of the switch
-KILLED = [
-    "app : upload | Install its dependencies",
-    "app : migrate | Migrate the database",
-    "celery : service | Leave the tasks to them",
-    "gunicorn : service | Wait until it answers",
-    "gunicorn : service | Watch it while",
-    "finish | Write down",
-]
+# Each step of a release, by the task that it begins with, and how many seconds into it the run is killed
+KILLED = {
+    "app : artifact | Build the release": 0.5,
+    "app : upload | Upload and unpack": 0.5,
+    "app : upload | Install its dependencies": 3,
+    "app : migrate | Migrate the database": 0.5,
+    "app : switch | Point current": 0,
+    "celery : service | Start the release's workers": 0.5,
+    "celery : service | Leave the tasks to them": 0,
+    "gunicorn : service | Start the release": 0.5,
+    "gunicorn : service | Wait until it answers": 0.5,
+    "gunicorn : service | Send requests to it": 0,
+    "gunicorn : service | Watch it while": 2,
+    "finish | Write down": 0,
+}
+# A way back may take so many seconds from the command to the first answer of the older release
+GOAL = 10
+# Seconds below which a p99 says more of this machine's scheduler than of the site: a steady one below it counts as this much
+FLOOR = 0.05
+# What a host has that was set up before there were slots
+FORMER = """
+printf '[Socket]\\nListenStream=/run/ledger-former.sock\\n[Install]\\nWantedBy=sockets.target\\n' > /etc/systemd/system/ledger-web.socket
+printf '[Service]\\nExecStart=/usr/bin/sleep infinity\\n' > /etc/systemd/system/ledger-web.service
+systemctl daemon-reload
+systemctl --quiet enable --now ledger-web.socket
+"""
 
 
 @pytest.fixture(scope="module")
-def history(fleet: Fleet, load: Load) -> list[Answer]:
+def history(host: Any, fleet: Fleet, load: Load) -> list[Answer]:
     """All that an operator does in a busy week, under load; the answers of the site meanwhile."""
+    novel = ("common", "novel")
     load.start()
-    steady = time.time()
-    # The site as it is when nobody releases anything
-    time.sleep(10)
-    fleet.steps.append(Step("steady", steady, time.time(), 0, "", fleet.get("/")))
-    for number, name in enumerate(["second", "third", "fourth"]):
-        fleet.enqueue(number * TASKS // 3 + 1, (number + 1) * TASKS // 3, 0.3)
-        fleet.variant(name)
+    fleet.rest("steady", load, 20)
+    for number, name in enumerate(PLAIN):
+        if number < 3:
+            fleet.enqueue(number * TASKS // 3 + 1, (number + 1) * TASKS // 3, 0.3)
+        if name == "fifth":
+            fleet.run("unchanged")
+            for kind, (how, _) in BROKEN.items():
+                fleet.variant(kind, **how)
+                fleet.run(kind)
+        fleet.variant(name, tasks=novel if name == "eighth" else ("common",))
         fleet.run(name)
-    fleet.run("unchanged")
-    for kind, (how, _) in BROKEN.items():
-        fleet.variant(kind, **how)
-        fleet.run(kind)
-    fleet.variant("fifth", tasks=("common", "novel"))
-    fleet.run("fifth")
-    fleet.run("back", "playbooks/rollback.yml")
-    fleet.enqueue(-5, -1, 0, "novel")
-    fleet.run("further back", "playbooks/rollback.yml")
-    fleet.run("fifth again")
-    fleet.variant("sixth", tasks=("common", "novel"))
-    for task in KILLED:
-        fleet.kill(task)
-    fleet.run("sixth")
+    for name in BACK:
+        fleet.run(name, "playbooks/rollback.yml")
+        if name == "back":
+            fleet.enqueue(-5, -1, 0, "novel")
+    fleet.run("eighth again")
+    fleet.variant("ninth", tasks=novel)
+    for task, seconds in KILLED.items():
+        fleet.kill(task, seconds)
+    fleet.run("ninth")
+    fleet.rest("steady again", load, 20)
+    with host.sudo():
+        host.check_output(FORMER)
+    fleet.run("without slots")
+    fleet.variant("tenth", tasks=novel)
     fleet.run("site", "site.yml", app_environment={"SETTING": "2"})
     return load.stop()
 
@@ -71,8 +97,13 @@ def test_no_request_is_lost(fleet: Fleet, history: list[Answer]) -> None:
     say(json.dumps(summary(history)))
     for one in fleet.steps:
         say(f"{one.name}: {one.seconds:.1f} s, serves {one.live}")
+    crash = step(fleet, "crash")
     lost = [(answer.request.path, answer.status, answer.error, answer.due) for answer in failed(history)]
-    assert lost == []
+    # One that reaches a process as it crashes is gone with it: the application waits for a quiet moment, which may end just then
+    in_crash = [one for one in lost if crash.begin <= one[3] < crash.end]
+    say(f"{len(lost)} lost, {len(in_crash)} of them as an application crashed")
+    assert [one for one in lost if one not in in_crash] == []
+    assert len(in_crash) <= 1
     assert len(history) > 3000
 
 
@@ -83,21 +114,25 @@ def test_every_acknowledged_post_is_a_row(fleet: Fleet, history: list[Answer]) -
 
 
 def test_answers_stay_fast(fleet: Fleet, history: list[Answer]) -> None:
-    """Catches requests that wait for a release."""
+    """Catches requests that wait for a release: of a hundred of them the slowest may take twice what it takes when nobody releases."""
     seconds: dict[str, list[float]] = {}
     for one in fleet.steps:
         during = [answer.seconds for answer in history if one.begin <= answer.due < one.end and answer.request.path != "/nap"]
         seconds[one.name] = during
         say(f"{one.name}: p50 {percentile(during, 0.5):.3f} s, p99 {percentile(during, 0.99):.3f} s of {len(during)}")
-    steady = percentile(seconds["steady"], 0.99)
-    assert percentile([one for name in ("second", "third", "fourth") for one in seconds[name]], 0.99) < max(2 * steady, 1.0)
+    steady = percentile(seconds["steady"] + seconds["steady again"], 0.99)
+    released = percentile([one for name in GOOD for one in seconds[name]], 0.99)
+    say(
+        f"p99 during releases {released:.3f} s, {released / steady:.1f} times the steady {steady:.3f} s (which counts as {FLOOR} s at least)"
+    )
+    assert released <= 2 * max(steady, FLOOR)
 
 
-@pytest.mark.parametrize("name", ["second", "third", "fourth", "fifth", "fifth again", "sixth", "site"])
+@pytest.mark.parametrize("name", GOOD)
 def test_a_good_release_serves(fleet: Fleet, history: list[Answer], name: str) -> None:
     found = step(fleet, name)
     assert found.code == 0, found.output[-4000:]
-    assert found.live == {"fifth again": "fifth", "site": "sixth"}.get(name, name)
+    assert found.live == {"eighth again": "eighth", "site": "tenth"}.get(name, name)
 
 
 def test_an_unchanged_release_changes_nothing(fleet: Fleet, history: list[Answer]) -> None:
@@ -123,15 +158,28 @@ def test_a_broken_release_is_refused_with_its_reason(fleet: Fleet, history: list
     assert found.live == "fourth"
 
 
-def test_a_way_back_skips_what_is_bad_and_is_quick(fleet: Fleet, history: list[Answer]) -> None:
-    """Catches a way back to a release that failed, and one that takes as long as a release."""
-    back, further = step(fleet, "back"), step(fleet, "further back")
-    assert (back.code, back.live) == (0, "fourth"), back.output[-4000:]
-    assert (further.code, further.live) == (0, "third"), further.output[-4000:]
-    release = step(fleet, "fourth")
-    say(f"traffic is back in {back.traffic:.1f} s and {further.traffic:.1f} s; a release takes {release.traffic:.1f} s to it")
-    assert 0 < max(back.traffic, further.traffic) < 10
+@pytest.mark.parametrize("name", BACK)
+def test_a_way_back_skips_what_is_bad(fleet: Fleet, history: list[Answer], name: str) -> None:
+    """Catches a way back to a release that failed, or that was left by a way back before."""
+    back = step(fleet, name)
+    assert (back.code, back.live) == (0, BACK[name]), back.output[-4000:]
     assert "No migration lies between them" in back.output
+
+
+def test_a_way_back_is_quick(fleet: Fleet, history: list[Answer]) -> None:
+    """Catches a way back that builds, gathers or waits as a release does."""
+    releases = [step(fleet, name).traffic for name in PLAIN]
+    backs = [step(fleet, name) for name in BACK]
+    release = percentile(releases, 0.5)
+    for back in backs:
+        say(
+            f"{back.name}: {back.traffic:.1f} s from the command to the older release (goal: {GOAL} s, load average {back.queue:.1f}), "
+            f"{back.traffic / release:.2f} of the {release:.1f} s of a release"
+        )
+    assert min(back.traffic for back in backs) > 0
+    assert max(back.traffic for back in backs) < release
+    # Where more wait for the cores than there are, seconds say more of the machine
+    assert [back.name for back in backs if back.traffic >= GOAL and back.queue <= 2 * (os.cpu_count() or 1)] == []
 
 
 def test_no_task_is_lost(fleet: Fleet, history: list[Answer], eventually: Eventually) -> None:
@@ -146,7 +194,7 @@ def test_no_task_is_lost(fleet: Fleet, history: list[Answer], eventually: Eventu
 def test_a_killed_run_leaves_the_site_as_it_was_or_as_it_shall_be(fleet: Fleet, history: list[Answer], task: str) -> None:
     found = step(fleet, f"killed at {task}")
     assert found.code == -9, found.output[-3000:]
-    assert found.live in {"fifth", "sixth"}
+    assert found.live in {"eighth", "ninth"}
 
 
 def test_one_slot_is_left(host: Any, fleet: Fleet, history: list[Answer], eventually: Eventually) -> None:
@@ -163,37 +211,53 @@ def test_every_release_is_written_down(host: Any, fleet: Fleet, history: list[An
     with host.sudo():
         lines = [json.loads(line) for line in host.check_output("cat /var/log/ledger/releases.log").splitlines()]
         journal = host.check_output("journalctl --no-pager -o cat -t ledger-release")
-    assert {"ok", "failed"} <= {line["result"] for line in lines}
+    good = [line["what"] for line in lines if line["result"] == "ok"]
+    assert (good.count("deploy") > len(GOOD), good.count("rollback") >= len(BACK)) == (True, True)
+    assert len([line for line in lines if line["result"] == "failed"]) >= len(BROKEN)
     assert all(line["who"] and line["to"] and line["seconds"] > 0 for line in lines)
     assert lines[-1]["to"] in journal
 
 
-def test_the_status_is_a_table(fleet: Fleet, history: list[Answer]) -> None:
-    """Catches a status that lacks what one looks for first."""
+def test_a_host_without_slots_is_refused_and_mended(host: Any, fleet: Fleet, history: list[Answer]) -> None:
+    """Catches a release that a web server of the time before the slots never sees, and units of that time that stay."""
+    found = step(fleet, "without slots")
+    assert found.code != 0
+    assert "run site.yml once" in found.output, found.output[-3000:]
+    assert (found.live, host.run("systemctl is-active ledger-web.socket").stdout.strip()) == ("ninth", "inactive")
+    assert not host.file("/etc/systemd/system/ledger-web.socket").exists
+
+
+def test_a_closed_site_says_so_and_the_status_is_a_table(fleet: Fleet, history: list[Answer]) -> None:
+    """Catches a status that lacks what one looks for first, and a maintenance page that closes nothing, or its health too."""
+    closed = fleet.run("closed", "playbooks/maintenance.yml", maintenance=True)
     found = fleet.run("status", "playbooks/status.yml")
+    answers = [fleet.ask(Request("GET", path))[0] for path in ("/", "/healthz")]
+    opened = fleet.run("open", "playbooks/maintenance.yml", maintenance=False)
     say(found.output)
-    assert found.code == 0, found.output
-    for text in ("live", "/healthz 200", "bad: ", "nginx.service", "days", "none pending"):
+    assert (closed.code, found.code, opened.code) == (0, 0, 0), closed.output + found.output + opened.output
+    assert answers == [503, 200]
+    assert opened.live == "tenth"
+    for text in ("live", "/healthz 200", "bad: ", "nginx.service", "days", "none pending", "ledger is closed"):
         assert text in found.output
 
 
 def test_a_second_release_at_the_same_time_is_told_who_releases(host: Any, fleet: Fleet, history: list[Answer]) -> None:
     with host.sudo():
         host.check_output(
-            """echo '{"id": "1-1", "who": "ann@desk", "since": "noon", "machine": "x", "at": 9e9}' > /run/lock/ledger-release"""
+            """echo '{"id": "1-1", "who": "ann@desk", "since": "noon", "machine": "x", "at": 9e9}' > /run/groundcrew/ledger-release"""
         )
     try:
         found = fleet.run("locked")
     finally:
         with host.sudo():
-            host.check_output("rm /run/lock/ledger-release")
+            host.check_output("rm /run/groundcrew/ledger-release")
     assert found.code != 0
     assert "ann@desk releases since noon" in found.output
 
 
 def test_the_load_would_have_noticed(host: Any, fleet: Fleet, history: list[Answer]) -> None:
     """Catches a load that no failure shows in: a restart in place of the slots does."""
-    load = Load(SITE, MIX, 30, fleet.ca_file, fleet.address)
+    load = Load(SITE, MIX, RATE, fleet.ca_file, fleet.address)
     load.start()
     with host.sudo():
         for _ in range(3):

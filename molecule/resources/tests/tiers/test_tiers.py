@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import testinfra
+
+from tools.console import ROOT, say
+from tools.load import Load, Request, summary
 
 # What each tier may reach of the others, beside SSH, which administrators reach from anywhere
 OPENINGS = {
@@ -112,3 +120,48 @@ def test_passwords_are_asked_for_across_the_network(fleet: dict[str, Any], addre
     assert "password authentication failed" in said
     said = fleet["app1"].check_output(f"{python} -c '{wrong}' {addresses['db1']} ''")
     assert "no password supplied" in said
+
+
+def live(fleet: dict[str, Any]) -> dict[str, str]:
+    """Return the release that serves on each application host."""
+    return {name: fleet[name].check_output("basename $(readlink -f /srv/textreport/web/live/release)") for name in ("app1", "app2")}
+
+
+# The last one: it leaves a fleet of two releases
+def test_a_host_that_fails_ends_the_release_and_loses_no_request(fleet: dict[str, Any], web: Any, tmp_path: Path) -> None:
+    """Catches a release that goes back where it serves well, that serves where it failed, and one that a visitor notices."""
+    source = shutil.copytree(ROOT / "app", tmp_path / "app", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info", ".*"))
+    with (source / "src/textreport/__init__.py").open("a", encoding="utf-8") as module:
+        module.write("\n# Another release\n")
+    before, broken = live(fleet), "/etc/systemd/system/textreport-web@.service.d"
+    with fleet["app2"].sudo():
+        fleet["app2"].check_output(f"mkdir -p {broken} && printf '[Service]\\nExecStartPre=/bin/false\\n' > {broken}/99-broken.conf")
+    load = Load(
+        "https://localhost",
+        [Request("GET", "/version"), Request("POST", "/api/reports", '{"text": "{number}"}')],
+        10,
+        web.ca_file,
+        web.address,
+    )
+    load.start()
+    try:
+        given = {"app_source": str(source), "deploys_sample": True}
+        program = str(Path(sys.executable).with_name("ansible-playbook"))
+        command = [
+            program,
+            f"--inventory={os.environ['MOLECULE_INVENTORY_FILE']}",
+            f"--extra-vars={json.dumps(given)}",
+            "playbooks/deploy.yml",
+        ]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
+    finally:
+        answers = load.stop()
+        with fleet["app2"].sudo():
+            fleet["app2"].check_output(f"rm -r {broken} && systemctl daemon-reload")
+    after = live(fleet)
+    say(json.dumps(summary(answers)))
+    assert done.returncode != 0
+    assert f"Release {after['app1']} is marked bad" in done.stdout, done.stdout[-4000:]
+    assert (after["app1"] != before["app1"], after["app2"]) == (True, before["app2"])
+    assert [(answer.request.path, answer.status, answer.error) for answer in answers if not answer.good] == []
+    assert {json.loads(web.get("/version").body)["release"] for _ in range(20)} == {*after.values()}
