@@ -81,8 +81,8 @@ def test_a_run_says_who_holds_the_lock(tmp_path: Path) -> None:
     command = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", "localhost,", "-c", "local", str(tmp_path / "play.yml")]
     environment = {**os.environ, "ANSIBLE_PYTHON_INTERPRETER": sys.executable}
 
-    def run() -> subprocess.CompletedProcess[str]:
-        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    def run(*options: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*command, *options], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
     done = run()
     assert done.returncode == 0, done.stdout
@@ -91,6 +91,7 @@ def test_a_run_says_who_holds_the_lock(tmp_path: Path) -> None:
     done = run()
     assert done.returncode != 0
     assert "ann@desk releases since noon" in done.stdout
+    assert run("--check").returncode == 0
     with subprocess.Popen(["true"]) as process:
         gone = f"{process.pid}-{started(process.pid)}"
     hold(tmp_path / "lock", {**ANN, "id": gone, "machine": machine()}, "1-1", 60)

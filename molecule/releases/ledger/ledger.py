@@ -109,3 +109,8 @@ def entries() -> Response:
 @app.get("/results")
 def results() -> Response:
     return jsonify(query("SELECT number, count(*) FROM results GROUP BY number"))
+
+
+@app.get("/shares")
+def shares() -> Response:
+    return jsonify(dict(query("SELECT release, count(*) FROM results GROUP BY release")))

@@ -14,7 +14,8 @@ from tools.fleet import MIX, RATE, SITE, Fleet, Step, failed, recap
 from tools.load import Answer, Load, Request, percentile, summary
 
 Eventually = Callable[..., Any]
-TASKS = 500
+# So many, each so long that the workers of one release hand them over to those of the next
+TASKS, SECONDS = 500, 2.5
 # Ten releases: the numbered ones one after the other, one deployed again after the ways back, one whose runs were killed, one by site.yml
 PLAIN = ["second", "third", "fourth", "fifth", "sixth", "seventh", "eighth"]
 GOOD = [*PLAIN, "eighth again", "ninth", "site"]
@@ -62,7 +63,7 @@ def history(host: Any, fleet: Fleet, load: Load) -> list[Answer]:
     fleet.rest("steady", load, 20)
     for number, name in enumerate(PLAIN):
         if number < 3:
-            fleet.enqueue(number * TASKS // 3 + 1, (number + 1) * TASKS // 3, 0.3)
+            fleet.enqueue(number * TASKS // 3 + 1, (number + 1) * TASKS // 3, SECONDS)
         if name == "fifth":
             fleet.run("unchanged")
             for kind, (how, _) in BROKEN.items():
@@ -187,7 +188,10 @@ def test_no_task_is_lost(fleet: Fleet, history: list[Answer], eventually: Eventu
     wanted = {*range(1, TASKS + 1), *range(-5, 0)}
     eventually(lambda: wanted <= set(fleet.counts("results")), within=60)
     counts = fleet.counts("results")
-    say(f"{len(counts)} tasks done, {sum(count > 1 for count in counts.values())} of them more than once")
+    say(
+        f"{len(counts)} tasks done, {sum(count > 1 for count in counts.values())} of them more than once; by release: {fleet.get('/shares')}"
+    )
+    assert {"second", "third", "fourth"} <= set(json.loads(fleet.get("/shares")))
 
 
 @pytest.mark.parametrize("task", KILLED)
