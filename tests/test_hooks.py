@@ -18,7 +18,7 @@ NAMES = {
     "celery": ["before_workers", "after_workers"],
 }
 ORDER = {
-    "gunicorn": ["compared", "before_start", "started", "answering", "after_start", "before_switch", "live", "after_switch", "before_stop",
+    "gunicorn": ["recovered", "compared", "before_start", "started", "answering", "after_start", "before_switch", "live", "after_switch", "before_stop",
                  "drained", "stopped", "after_stop"],
     "celery": ["compared", "before_workers", "started", "live", "stopped", "after_workers"],
 }  # fmt: skip
@@ -71,7 +71,7 @@ def test_nothing_to_do_runs_no_hook(calls: dict[str, list[str]], role: str) -> N
 
 def test_a_hook_that_fails_brings_the_old_slot_back(calls: dict[str, list[str]]) -> None:
     """Catches a release that goes on serving after its own check after the switch has failed."""
-    assert calls["gunicorn ill"] == ["compared", "started", "answering", "live", "returned"]
+    assert calls["gunicorn ill"] == ["recovered", "compared", "started", "answering", "live", "returned"]
 
 
 def known(role: str) -> list[str]:
