@@ -272,6 +272,13 @@ class TestCelery:
     def test_threads_know_no_limits_of_children(self) -> None:
         assert "--time-limit" not in self.worker({"name": "a", "queues": ["a"], "pool": "threads"})["ExecStart"]
 
+    def test_kept_tasks_come_with_the_workers(self) -> None:
+        """Catches tasks that stay parked after a crash or a reboot, and a process that stays behind in a slot without workers."""
+        assert self.worker({"name": "a", "queues": ["a"]})["Wants"] == "shop-celery-parked@%i.service"
+        found = dict(directives(render("celery", "celery-parked@.service.j2", **CELERY)))
+        assert found["ExecStart"].endswith(" give-back shop.celery_app:celery")
+        assert found["StopWhenUnneeded"] == "true"
+
     def test_beat_keeps_its_schedule(self) -> None:
         found = dict(directives(render("celery", "beat.service.j2", **CELERY)))
         assert "--schedule /var/lib/shop-beat/schedule " in found["ExecStart"]

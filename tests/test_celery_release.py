@@ -1,0 +1,135 @@
+"""What the role's own program does to tasks, with Celery's and kombu's code and a broker in memory. Runs in the application's environment."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+pytest.importorskip("celery", reason="make test-unit runs it in .venv-app")
+from celery import Celery
+from celery.contrib.testing.worker import start_worker
+from celery.worker.consumer import Consumer
+from kombu import Exchange, Queue, pools
+from kombu.transport.memory import Channel, Transport
+
+from roles.celery.files import celery_release
+
+Release = Callable[..., tuple[Celery, list[str]]]
+
+
+def eventually(ask: Callable[[], Any], within: float = 5.0) -> Any:
+    """Ask again until the answer is true."""
+    end = time.monotonic() + within
+    while not (found := ask()):
+        assert time.monotonic() < end, f"not true within {within:g} s"
+        # Between two questions
+        time.sleep(0.02)
+    return found
+
+
+@pytest.fixture(autouse=True)
+def releases(monkeypatch: pytest.MonkeyPatch) -> dict[str, Celery]:
+    """The applications by name, a broker without queues, and Celery as the program leaves it for a worker."""
+    found: dict[str, Celery] = {}
+    Channel.queues.clear()
+    Transport.global_state.clear()
+    monkeypatch.setattr(Consumer, "on_unknown_task", celery_release.park)
+    monkeypatch.setattr(celery_release, "find_app", found.__getitem__)
+    monkeypatch.setattr(celery_release, "ANSWER", 0.3)
+    return found
+
+
+@pytest.fixture
+def release(releases: dict[str, Celery]) -> Release:
+    """Return a function that makes an application which knows some tasks, and the list of what it does."""
+
+    def make(name: str, *tasks: str, **settings: Any) -> tuple[Celery, list[str]]:
+        app = releases[name] = Celery(name, broker="memory://", set_as_current=False)
+        app.conf.update(
+            task_ignore_result=True, worker_direct=True, broker_transport_options={"polling_interval": 0.01},
+            broker_connection_retry_on_startup=True, **settings,
+        )  # fmt: skip
+        done: list[str] = []
+
+        def register(task: str) -> None:
+            @app.task(name=task, shared=False)  # type: ignore[untyped-decorator]
+            def work(*given: str) -> None:
+                done.append(" ".join([task, *given]))
+
+        for task in tasks:
+            register(task)
+        return app, done
+
+    return make
+
+
+def worker(app: Celery, name: str) -> AbstractContextManager[Any]:
+    return start_worker(app, pool="solo", perform_ping_check=False, hostname=name, shutdown_timeout=20)  # type: ignore[no-any-return]
+
+
+def park_all(app: Celery, queue: str = "celery") -> None:
+    """What a worker of this application does with the tasks of a queue, none of which it knows."""
+    with app.connection_for_read() as connection:
+        while (message := connection.default_channel.basic_get(queue)) is not None:
+            celery_release.park(SimpleNamespace(app=app), None, message, KeyError())
+
+
+def waiting(queue: str) -> list[dict[str, Any]]:
+    """The messages of a queue as they lie in the broker."""
+    return list(Channel.queues[queue].queue) if queue in Channel.queues else []
+
+
+def test_kept_tasks_go_back_once_no_worker_is_left_that_lacks_them(release: Release, capsys: pytest.CaptureFixture[str]) -> None:
+    """Catches tasks that go back while an older worker still takes tasks: it parks them again, for the next release."""
+    new, done = release("new", "added", "common")
+    old, _ = release("old", "common")
+    giving = threading.Thread(target=celery_release.give_back, args=["new"], daemon=True)
+    with worker(old, "old@host"):
+        new.send_task("added", args=["one"])
+        eventually(lambda: waiting("groundcrew.parked"))
+        giving.start()
+        eventually(lambda: "waiting for the end of old@host:" in capsys.readouterr().out)
+        assert giving.is_alive()
+        assert waiting("groundcrew.parked")
+    giving.join(timeout=5)
+    assert (giving.is_alive(), waiting("groundcrew.parked"), len(waiting("celery"))) == (False, [], 1)
+    with worker(new, "new@host"):
+        assert eventually(lambda: done) == ["added one"]
+
+
+def test_a_task_that_is_still_unknown_stays_as_it_is(release: Release, capsys: pytest.CaptureFixture[str]) -> None:
+    """Catches a start of older workers that changes or loses what a newer release has left."""
+    new, _ = release("new", "added")
+    old, _ = release("old")
+    for number in ("one", "two"):
+        new.send_task("added", args=[number])
+    park_all(old)
+    before = [message["body"] for message in waiting("groundcrew.parked")]
+    celery_release.give_back("old")
+    celery_release.count("old")
+    assert [message["body"] for message in waiting("groundcrew.parked")] == before
+    assert capsys.readouterr().out == "2\n"
+    celery_release.give_back("new")
+    assert len(waiting("celery")) == 2
+
+
+def test_a_task_goes_back_through_its_exchange(release: Release) -> None:
+    """Catches a task that nobody gets, as the process that sends it on has not declared the exchange."""
+    queues = [Queue("mail", Exchange("post", "topic"), routing_key="post.#")]
+    new, _ = release("new", "added", task_queues=queues)
+    old, _ = release("old", task_queues=queues)
+    new.send_task("added", queue="mail", routing_key="post.today")
+    park_all(old, "mail")
+    # As in a process that has just begun
+    pools.reset()
+    Transport.global_state.clear()
+    celery_release.bring_back(release("elsewhere", "added")[0])
+    assert len(waiting("groundcrew.parked")) == 1
+    celery_release.bring_back(release("begun", "added", task_queues=queues)[0])
+    assert len(waiting("mail")) == 1
