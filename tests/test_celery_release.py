@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -83,6 +84,33 @@ def park_all(app: Celery, queue: str = "celery") -> None:
 def waiting(queue: str) -> list[dict[str, Any]]:
     """The messages of a queue as they lie in the broker."""
     return list(Channel.queues[queue].queue) if queue in Channel.queues else []
+
+
+def essence(message: dict[str, Any]) -> dict[str, Any]:
+    """A message without what each delivery has of its own, and without the time after which a broker throws it away wherever it is."""
+    properties = {name: value for name, value in message["properties"].items() if name not in {"delivery_tag", "expiration"}}
+    return {**message, "properties": properties}
+
+
+@pytest.mark.parametrize(("compression", "header"), [(None, None), ("gzip", "application/x-gzip"), ("bzip2", "application/x-bz2")])
+def test_a_task_is_the_same_after_it_was_parked(release: Release, compression: str | None, header: str | None) -> None:
+    """Catches a body that is no longer what its headers say, and a task that is due at another time, answers elsewhere or loses its rank."""
+    new, _ = release("new", "added")
+    old, _ = release("old")
+    new.send_task(
+        "added", args=["ü" * 500], queue="celery", compression=compression, priority=7, correlation_id="seven", reply_to="answers",
+        eta=datetime.now(UTC) + timedelta(seconds=1), expires=3600,
+    )  # fmt: skip
+    (sent,) = waiting("celery")
+    assert sent["headers"].get("compression") == header
+    park_all(old)
+    (parked,) = waiting("groundcrew.parked")
+    assert parked["body"] == sent["body"]
+    celery_release.bring_back(new)
+    (back,) = waiting("celery")
+    assert essence(back) == essence(sent)
+    assert {"priority": 7, "correlation_id": "seven", "reply_to": "answers"}.items() <= back["properties"].items()
+    assert back["headers"]["eta"]
 
 
 def test_kept_tasks_go_back_once_no_worker_is_left_that_lacks_them(release: Release, capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,6 +34,7 @@ from celery.worker.consumer import Consumer
 from kombu import Queue
 
 PARKED = Queue("groundcrew.parked", routing_key="groundcrew.parked")
+KEPT_PROPERTIES = ("correlation_id", "reply_to", "priority", "delivery_mode")
 # Seconds within which a worker that takes tasks says which it knows
 ANSWER = 2.0
 log = get_logger("groundcrew")
@@ -48,12 +49,13 @@ def load(application: str) -> Any:
 
 
 def publish(app: Any, message: Any, headers: dict[str, Any], exchange: str, routing_key: str, declare: list[Queue]) -> None:
-    """Send a message on as it is, without reading it: its task is not known here."""
+    """Send a message on as it is, without reading it: its task is not known here. When it is due and when it expires stand in its headers."""
     with app.producer_or_acquire() as producer:
         producer.publish(
-            message.body, content_type=message.content_type, content_encoding=message.content_encoding, headers=headers,
-            exchange=exchange, routing_key=routing_key, declare=declare, retry=True,
-            **{name: message.properties[name] for name in ("correlation_id", "reply_to", "priority") if name in message.properties},
+            # kombu unpacks a body as it comes in and leaves the header that says so, so it is packed again here
+            message.body, compression=headers.pop("compression", None), content_type=message.content_type,
+            content_encoding=message.content_encoding, headers=headers, exchange=exchange, routing_key=routing_key, declare=declare, retry=True,
+            **{name: message.properties[name] for name in KEPT_PROPERTIES if name in message.properties},
         )  # fmt: skip
 
 
