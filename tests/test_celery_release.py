@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import pytest
 
 pytest.importorskip("celery", reason="make test-unit runs it in .venv-app")
 from celery import Celery
+from celery.app.defaults import NAMESPACES
 from celery.contrib.testing.worker import start_worker
 from celery.worker.consumer import Consumer
 from kombu import Exchange, Queue, pools
@@ -161,3 +163,29 @@ def test_a_task_goes_back_through_its_exchange(release: Release) -> None:
     assert len(waiting("groundcrew.parked")) == 1
     celery_release.bring_back(release("begun", "added", task_queues=queues)[0])
     assert len(waiting("mail")) == 1
+
+
+def test_the_probe_is_answered_and_leaves_nothing(release: Release, capsys: pytest.CaptureFixture[str]) -> None:
+    """Catches a queue or an exchange of each probe that stays in the broker for good."""
+    new, _ = release("new", "added")
+    with worker(new, "default-blue@host"):
+        assert celery_release.probe("new", 5, ["default-blue@host"]) == 0
+    assert "default-blue@host runs tasks of release" in capsys.readouterr().out
+    assert celery_release.probe("new", 0.2, ["gone@host"]) == 1
+    assert "no task done within 0.2 s by gone@host" in capsys.readouterr().out
+    assert not any(waiting(name) for name in Channel.queues if "groundcrew.probe" in name)
+    assert not any("groundcrew.probe" in str(name) for name in (*Transport.global_state.exchanges, *Transport.global_state.bindings))
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_an_older_celery_is_not_told_of_the_soft_shutdown(monkeypatch: pytest.MonkeyPatch, known: bool) -> None:
+    """Catches workers of Celery before 5.5 that do not start, for a setting that they do not know."""
+    settings = {**NAMESPACES["worker"]}
+    if not known:
+        del settings["soft_shutdown_timeout"]
+    given = ["--app", "shop:app", "worker", "task_acks_late=true", "worker_soft_shutdown_timeout=10"]
+    monkeypatch.setitem(NAMESPACES, "worker", settings)
+    monkeypatch.setattr(celery_release, "celery", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["celery_release.py", *given])
+    celery_release.main()
+    assert sys.argv[1:] == (given if known else given[:-1])

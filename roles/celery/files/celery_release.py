@@ -27,6 +27,7 @@ if __name__ == "__main__":
 
 from celery import current_app, shared_task
 from celery.__main__ import main as celery
+from celery.app.defaults import NAMESPACES
 from celery.app.utils import find_app
 from celery.utils.log import get_logger
 from celery.utils.nodenames import worker_direct
@@ -118,8 +119,10 @@ def count(application: str) -> None:
 @shared_task(name="groundcrew.probe", ignore_result=True)  # type: ignore[untyped-decorator]
 def answer(reply: str, node: str) -> None:
     """Say that a process of this worker runs tasks, and of which release."""
-    with current_app.connection_for_write() as connection, connection.SimpleQueue(reply) as answers:
-        answers.put({"node": node, "release": os.environ.get("RELEASE_ID", "")})
+    with current_app.producer_or_acquire() as producer:
+        # To the queue itself: whoever binds it to an exchange, or makes it anew for a late answer, leaves a key in Redis
+        done = {"node": node, "release": os.environ.get("RELEASE_ID", "")}
+        producer.publish(done, serializer="json", exchange="", routing_key=reply, retry=True)
 
 
 def probe(application: str, seconds: float, nodes: list[str]) -> int:
@@ -127,7 +130,8 @@ def probe(application: str, seconds: float, nodes: list[str]) -> int:
     app = load(application)
     end, waiting = time.monotonic() + seconds, set(nodes)
     reply = f"groundcrew.probe.{uuid.uuid4()}"
-    with app.connection_for_write() as connection, connection.SimpleQueue(reply) as answers:
+    queue_of_replies = Queue(reply, routing_key=reply, auto_delete=True)
+    with app.connection_for_write() as connection, connection.SimpleQueue(queue_of_replies) as answers:
         for node in nodes:
             app.send_task("groundcrew.probe", args=[reply, node], queue=worker_direct(node), expires=seconds, ignore_result=True)
         while waiting and (left := end - time.monotonic()) > 0:
@@ -138,6 +142,9 @@ def probe(application: str, seconds: float, nodes: list[str]) -> int:
             message.ack()
             waiting.discard(message.payload["node"])
             print(f"{message.payload['node']} runs tasks of release {message.payload['release']}", flush=True)
+        # A second answer, as of a task that was delivered twice, would stay
+        answers.clear()
+        answers.queue.delete()
     if waiting:
         print(f"no task done within {seconds:g} s by {', '.join(sorted(waiting))}", flush=True)
     return int(bool(waiting))
@@ -154,6 +161,9 @@ def main() -> None:
         case ["count", application]:
             count(application)
         case arguments:
+            if "soft_shutdown_timeout" not in NAMESPACES["worker"]:
+                # Celery before 5.5 does not start with a setting that it does not know
+                arguments = [one for one in arguments if not one.startswith("worker_soft_shutdown_timeout=")]
             sys.argv = ["celery", *arguments]
             Consumer.on_unknown_task = park
             celery()

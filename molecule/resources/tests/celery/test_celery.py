@@ -128,6 +128,12 @@ def test_a_changed_environment_is_run_by_the_next_run(host: Any, converge: Conve
     assert "changed=0" in converge().stdout
 
 
+def test_a_probe_leaves_nothing_in_the_broker(host: Any) -> None:
+    """Catches a key of each release that stays in Redis for good."""
+    keys = "import tasks; print(list(tasks.celery.connection().default_channel.client.scan_iter('*groundcrew.probe*')))"
+    assert in_unit(host, f'/srv/probe/current/venv/bin/python -c "{keys}"') == "[]"
+
+
 def test_an_unknown_task_waits_for_a_release_that_knows_it(host: Any, eventually: Eventually) -> None:
     """Catches a task of a newer release that an older worker throws away, as Celery does."""
     name, older, unit = next(NAMES), worker(host, "maintenance"), worker(host, "default")
