@@ -284,6 +284,16 @@ class TestCelery:
         assert "--schedule /var/lib/shop-beat/schedule " in found["ExecStart"]
         assert found["StateDirectory"] == "shop-beat"
 
+    def test_beat_runs_what_the_live_workers_run(self) -> None:
+        """Catches a schedule that comes from a release or an environment which no worker has tried."""
+        unit = dict(directives(render("celery", "beat.service.j2", **CELERY)))
+        assert unit["ExecStart"].startswith("/srv/shop/worker/live/release/venv/bin/celery ")
+        found = directives(render("celery", "beat-live.conf.j2", **CELERY))
+        assert ("WorkingDirectory", "-/srv/shop/worker/live/release/src") in found
+        files = [value for name, value in found if name == "EnvironmentFile"]
+        # The empty one takes back those of the application's other units
+        assert files == ["", "/srv/shop/worker/live/copies/environment", "-/srv/shop/worker/live/release/release.env"]
+
 
 class TestSmoke:
     def test_a_unit_that_does_not_run_is_blamed_before_one_that_was_restarted(self) -> None:

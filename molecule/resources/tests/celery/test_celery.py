@@ -76,6 +76,8 @@ def test_beat_runs_on_one_host(host: Any, eventually: Eventually) -> None:
     assert (host.run(f"systemctl is-enabled {BEAT}").stdout.strip() == "enabled") == wanted
     assert host.file(f"/etc/systemd/system/{BEAT}").exists == wanted
     if wanted:
+        tried = host.check_output("realpath /srv/probe/worker/live/release/src")
+        assert host.check_output("readlink /proc/%s/cwd", main_process(host, BEAT)) == tried
         before = len(marks(host, "beat"))
         assert eventually(lambda: len(marks(host, "beat")) > before)
 
@@ -121,6 +123,8 @@ def test_a_changed_environment_is_run_by_the_next_run(host: Any, converge: Conve
     result = converge()
     assert result.returncode == 0, result.stdout
     assert worker(host, "default") != before
+    if host.service(BEAT).is_running:
+        host.check_output("grep -qz CHANGED=1 /proc/%s/environ", main_process(host, BEAT))
     enqueue(host, "mark", name)
     assert eventually(lambda: marks(host, name))
     assert eventually(lambda: not host.service(before).is_running)
