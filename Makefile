@@ -35,8 +35,10 @@ check:  ## The everyday part of it: lint, unit and app tests, side by side
 lint: toolchain app-toolchain  ## All linters, side by side
 	@$(run) tools.lint
 
-test-unit: toolchain  ## Tests of templates, plugins and tools
-	@$(run) pytest -q -n auto --dist loadfile --ignore tests/commands tests
+# What runs beside the application's Celery is tested with it
+test-unit: toolchain app-toolchain  ## Tests of templates, plugins and tools
+	@$(run) pytest -q -n auto --dist loadfile --ignore tests/commands --ignore tests/test_celery_release.py tests
+	@.venv-app/bin/python -m pytest -q tests/test_celery_release.py
 
 test-app: toolchain app-toolchain  ## Tests of the sample application, with real PostgreSQL and Redis
 	@$(run) tools.services run -- .venv-app/bin/python -m pytest app/tests

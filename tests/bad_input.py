@@ -225,6 +225,12 @@ CASES = [
         ("celery_stop_timeout", "60", "more seconds than celery_task_time_limit"),
     ),
     Case(
+        "celery",
+        "gives up before the longest task",
+        {"celery_ready_timeout": 300, "celery_task_time_limit": 300},
+        ("celery_ready_timeout", "300", "more seconds than celery_task_time_limit"),
+    ),
+    Case(
         "postgresql",
         "owner nobody declares",
         {"postgresql_databases": [{"name": "shop", "owner": "nobody"}]},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -118,8 +119,9 @@ def test_a_failure_says_why_and_what_serves(runs: dict[str, Run]) -> None:
     assert "is marked bad, and stays in /srv/settings" not in output
     assert "--unit=silent-web@green.service" in output
     assert "/srv/unreadable/releases/new" not in output
-    assert "has not done a task within 60 s" in runs["celery"]["output"]
+    assert "has not done a task within 330 s" in runs["celery"]["output"]
     assert "--unit=untested-worker-default@green.service" in runs["celery"]["output"]
+    assert re.search(r"tasks that the failed release did not know\] \**\n[^\[]*changed: \[untested\]", runs["celery"]["output"])
 
 
 def test_companions_go_back_with_their_own_units(runs: dict[str, Run]) -> None:

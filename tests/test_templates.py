@@ -272,10 +272,27 @@ class TestCelery:
     def test_threads_know_no_limits_of_children(self) -> None:
         assert "--time-limit" not in self.worker({"name": "a", "queues": ["a"], "pool": "threads"})["ExecStart"]
 
+    def test_kept_tasks_come_with_the_workers(self) -> None:
+        """Catches tasks that stay parked after a crash or a reboot, and a process that stays behind in a slot without workers."""
+        assert self.worker({"name": "a", "queues": ["a"]})["Wants"] == "shop-celery-parked@%i.service"
+        found = dict(directives(render("celery", "celery-parked@.service.j2", **CELERY)))
+        assert found["ExecStart"].endswith(" give-back shop.celery_app:celery")
+        assert found["StopWhenUnneeded"] == "true"
+
     def test_beat_keeps_its_schedule(self) -> None:
         found = dict(directives(render("celery", "beat.service.j2", **CELERY)))
         assert "--schedule /var/lib/shop-beat/schedule " in found["ExecStart"]
         assert found["StateDirectory"] == "shop-beat"
+
+    def test_beat_runs_what_the_live_workers_run(self) -> None:
+        """Catches a schedule that comes from a release or an environment which no worker has tried."""
+        unit = dict(directives(render("celery", "beat.service.j2", **CELERY)))
+        assert unit["ExecStart"].startswith("/srv/shop/worker/live/release/venv/bin/celery ")
+        found = directives(render("celery", "beat-live.conf.j2", **CELERY))
+        assert ("WorkingDirectory", "-/srv/shop/worker/live/release/src") in found
+        files = [value for name, value in found if name == "EnvironmentFile"]
+        # The empty one takes back those of the application's other units
+        assert files == ["", "/srv/shop/worker/live/copies/environment", "-/srv/shop/worker/live/release/release.env"]
 
 
 class TestSmoke:

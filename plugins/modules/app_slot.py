@@ -194,7 +194,7 @@ class Slots:
     def reasons(self) -> list[str]:
         live = self.live
         if not live:
-            return ["no release is live yet"] if self.units else []
+            return ["no release is live yet"] if self.units or self.followers else []
         found = []
         if self.runs(live) != self.wanted:
             found.append(f"release {self.wanted or 'none'} is wanted, and {self.runs(live) or 'none'} is live")
@@ -228,6 +228,8 @@ class Slots:
         folder.mkdir(parents=True, exist_ok=True)
         if self.copies:
             self.copy(Path(self.copies, slot))
+            # For what is no part of a slot and follows the live one
+            swap(folder / "copies", Path(self.copies, slot))
         if self.run:
             swap(folder / "run", self.run.replace("{slot}", slot))
         swap(folder / "release", self.home / "releases" / self.wanted)

@@ -13,6 +13,7 @@ options:
   host: {description: The name that the table begins with., type: str, default: ""}
   path: {description: Path that answers 200 while a slot is healthy., type: str, default: /healthz}
   site: {description: Host name in that request., type: str, default: localhost}
+  celery: {description: "What Celery loads, to count the tasks that are kept for another release; empty: not counted.", type: str, default: ""}
   units: {description: Other units to tell of; those that are not there are left out., type: list, elements: str, default: []}
   certificates: {description: Certificates whose end to tell; those that are not there are left out., type: list, elements: path, default: []}
   maintenance: {description: Folder with a file for each site that is closed; empty for none., type: str, default: ""}
@@ -81,6 +82,16 @@ def slot_rows(name: str, root: Path, path: str, site: str) -> Iterator[Row]:
             yield service if not number else "", f"{said}, for {ago(time.time() - pinned['since'])}"
 
 
+def task_rows(name: str, root: Path, celery: str) -> Iterator[Row]:
+    release = root / "worker/live/release"
+    if celery and release.exists():
+        # As the application's user and with its environment, by the drop-ins for the units of its name
+        unit = ["--wait", "--pipe", "--collect", "--quiet", "--property=RuntimeMaxSec=30", f"--unit={name}-kept-{os.getpid()}"]
+        program = [f"{release}/venv/bin/python", "-P", "/usr/local/lib/groundcrew-celery.py", "count", celery]
+        kept = output("systemd-run", *unit, "/usr/bin/env", f"--chdir={release}/src", *program).strip()
+        yield "tasks", f"{kept if kept.isdigit() else 'unknown how many'} kept for another release"
+
+
 def unit_rows(name: str, units: list[str]) -> Iterator[Row]:
     listed = output("systemctl", "list-units", "--all", "--plain", "--no-legend", "--", f"{name}-*.service", *units)
     number = 0
@@ -118,6 +129,7 @@ def main() -> None:
             "host": {"type": "str", "default": ""},
             "path": {"type": "str", "default": "/healthz"},
             "site": {"type": "str", "default": "localhost"},
+            "celery": {"type": "str", "default": ""},
             "units": {"type": "list", "elements": "str", "default": []},
             "certificates": {"type": "list", "elements": "path", "default": []},
             "maintenance": {"type": "str", "default": ""},
@@ -130,6 +142,7 @@ def main() -> None:
         *maintenance_rows(given["maintenance"]),
         *slot_rows(given["name"], root, given["path"], given["site"]),
         *release_rows(root),
+        *task_rows(given["name"], root, given["celery"]),
         *unit_rows(given["name"], given["units"]),
         *certificate_rows(given["certificates"]),
     ]

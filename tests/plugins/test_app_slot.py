@@ -125,9 +125,20 @@ def test_a_changed_environment_moves_and_the_old_one_stays_pinned(home: Path, sy
     copy = home.parent / "copies/blue/environment"
     assert copy.read_text() == "SECRET=1\n"
     assert copy.stat().st_mode & 0o777 == 0o600
+    assert (home / "web/live/copies").resolve() == copy.parent
     os.utime(home.parent / "environment", (1, 1))
     move(home)
     assert ask(home, "compared")["reasons"] == []
+
+
+def test_a_host_with_followers_alone_has_a_live_slot_too(home: Path, systemd: Systemd) -> None:
+    """Catches a beat without a release to run, where the workers are on other hosts."""
+    assert ask(home, "compared", units=[], followers=[])["reasons"] == []
+    assert ask(home, "compared", units=[])["reasons"] == ["no release is live yet"]
+    for state in ("started", "live"):
+        ask(home, state, units=[], slot="blue")
+    assert (home / "web/live/release").resolve() == (home / "releases/one").resolve()
+    assert ask(home, "compared", units=[])["reasons"] == []
 
 
 def test_a_check_run_says_that_it_would_move_and_does_not(home: Path, systemd: Systemd) -> None:

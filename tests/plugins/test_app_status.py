@@ -18,6 +18,7 @@ from plugins.modules import app_status
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ends = (datetime.now(UTC) + timedelta(days=30, hours=1)).strftime("%b %d %H:%M:%S %Y GMT")
     said = {
+        "--wait": "3\n",
         "show": "active\n\nactive\n",
         "list-units": "shop-web@blue.service loaded active running Web\nshop-beat.service loaded failed failed Beat\n"
         "shop-old.service loaded inactive dead Old\n",
@@ -35,14 +36,18 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "web/blue/release").symlink_to(tmp_path / "releases/one")
     (tmp_path / "web/blue/run").symlink_to("/run/shop/web-blue")
     (tmp_path / "web/live").symlink_to("blue")
+    (tmp_path / "worker/green").mkdir(parents=True)
+    (tmp_path / "worker/green/release").symlink_to(tmp_path / "releases/one")
+    (tmp_path / "worker/live").symlink_to("green")
     return tmp_path
 
 
 def test_a_host_is_a_table(home: Path) -> None:
-    """Catches a status that lacks the live release, its health, a bad release, a failed unit or the end of a certificate."""
+    """Catches a status that lacks the live release, its health, a bad release, kept tasks, a failed unit or the end of a certificate."""
     rows = [
         *app_status.slot_rows("shop", home, "/healthz", "www.example.org"),
         *app_status.release_rows(home),
+        *app_status.task_rows("shop", home, "shop:celery"),
         *app_status.unit_rows("shop", []),
         *app_status.certificate_rows(["/etc/ssl/cert.pem"]),
     ]
@@ -52,9 +57,10 @@ def test_a_host_is_a_table(home: Path) -> None:
     assert lines[2].startswith("  releases     two  deployed 3 h ago, bad: ")
     assert lines[2].endswith("its migration ended with 1")
     assert lines[3] == "               one  current, deployed 3 h ago"
-    assert lines[4:6] == ["  units        shop-web@blue.service  active (running)", "               shop-beat.service  failed (failed)"]
-    assert lines[6].startswith("  certificate  /etc/ssl/cert.pem  ends ")
-    assert lines[6].endswith(", in 30 days")
+    assert lines[4] == "  tasks        3 kept for another release"
+    assert lines[5:7] == ["  units        shop-web@blue.service  active (running)", "               shop-beat.service  failed (failed)"]
+    assert lines[7].startswith("  certificate  /etc/ssl/cert.pem  ends ")
+    assert lines[7].endswith(", in 30 days")
 
 
 def test_a_closed_site_is_told_first(tmp_path: Path) -> None:
@@ -68,4 +74,11 @@ def test_a_host_without_a_release_has_a_short_one(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(app_status, "output", lambda *_: "")
     assert list(app_status.slot_rows("shop", tmp_path, "/", "x")) == []
     assert list(app_status.release_rows(tmp_path)) == []
+    assert list(app_status.task_rows("shop", tmp_path, "shop:celery")) == []
     assert app_status.table("web1", []) == "web1"
+
+
+def test_a_broker_that_is_away_is_told_of(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app_status, "output", lambda *_: "")
+    ((_, said),) = app_status.task_rows("shop", home, "shop:celery")
+    assert said == "unknown how many kept for another release"

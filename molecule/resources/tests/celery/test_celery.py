@@ -41,6 +41,10 @@ def main_process(host: Any, unit: str) -> str:
     return str(host.check_output(f"systemctl show --property=MainPID --value {unit}"))
 
 
+def journal(host: Any, unit: str) -> str:
+    return str(host.check_output(f"journalctl --no-pager --output=cat --unit={unit}"))
+
+
 @pytest.mark.parametrize("task", ["mark", "maintain"])
 def test_tasks_of_each_queue_are_done(host: Any, eventually: Eventually, task: str) -> None:
     """Catches a queue that no worker takes from."""
@@ -72,6 +76,8 @@ def test_beat_runs_on_one_host(host: Any, eventually: Eventually) -> None:
     assert (host.run(f"systemctl is-enabled {BEAT}").stdout.strip() == "enabled") == wanted
     assert host.file(f"/etc/systemd/system/{BEAT}").exists == wanted
     if wanted:
+        tried = host.check_output("realpath /srv/probe/worker/live/release/src")
+        assert host.check_output("readlink /proc/%s/cwd", main_process(host, BEAT)) == tried
         before = len(marks(host, "beat"))
         assert eventually(lambda: len(marks(host, "beat")) > before)
 
@@ -117,6 +123,8 @@ def test_a_changed_environment_is_run_by_the_next_run(host: Any, converge: Conve
     result = converge()
     assert result.returncode == 0, result.stdout
     assert worker(host, "default") != before
+    if host.service(BEAT).is_running:
+        host.check_output("grep -qz CHANGED=1 /proc/%s/environ", main_process(host, BEAT))
     enqueue(host, "mark", name)
     assert eventually(lambda: marks(host, name))
     assert eventually(lambda: not host.service(before).is_running)
@@ -124,24 +132,36 @@ def test_a_changed_environment_is_run_by_the_next_run(host: Any, converge: Conve
     assert "changed=0" in converge().stdout
 
 
+def test_a_probe_leaves_nothing_in_the_broker(host: Any) -> None:
+    """Catches a key of each release that stays in Redis for good."""
+    keys = "import tasks; print(list(tasks.celery.connection().default_channel.client.scan_iter('*groundcrew.probe*')))"
+    assert in_unit(host, f'/srv/probe/current/venv/bin/python -c "{keys}"') == "[]"
+
+
 def test_an_unknown_task_waits_for_a_release_that_knows_it(host: Any, eventually: Eventually) -> None:
     """Catches a task of a newer release that an older worker throws away, as Celery does."""
-    name, unit = next(NAMES), worker(host, "default")
+    name, older, unit = next(NAMES), worker(host, "maintenance"), worker(host, "default")
+    slot = host.check_output("readlink /srv/probe/worker/live")
+    giving = f"probe-celery-parked@{slot}.service"
 
     def parked() -> int:
-        size = "import tasks; print(tasks.celery.connection().default_channel._size('groundcrew.parked'))"
-        return int(in_unit(host, f'/srv/probe/current/venv/bin/python -c "{size}"'))
+        return int(in_unit(host, "/srv/probe/current/venv/bin/python -P /usr/local/lib/groundcrew-celery.py count tasks:celery"))
 
     enqueue(host, "newer", name)
     assert eventually(lambda: parked() == 1)
     host.check_output(f"systemctl restart {unit}")
-    assert eventually(lambda: parked() == 1)
-    # As a release that knows the task
-    pinned = f"/etc/probe/slots/worker/{unit.split('@')[1].split('.')[0]}/environment"
-    host.check_output(f"echo NEWER=1 >> {pinned} && systemctl restart {unit} && sed -i /NEWER/d {pinned}")
+    assert eventually(lambda: not host.service(giving).is_running)
+    assert parked() == 1
+    # As a release that knows the task, beside a worker of an older one
+    pinned = f"/etc/probe/slots/worker/{slot}/environment"
+    host.check_output(f"echo NEWER=1 >> {pinned} && systemctl restart {unit}")
+    assert eventually(lambda: f"waiting for the end of {older.split('@')[0].removeprefix('probe-worker-')}" in journal(host, giving))
+    assert parked() == 1
+    # The last older one goes
+    host.check_output(f"systemctl restart {older} && sed -i /NEWER/d {pinned}")
     assert eventually(lambda: marks(host, name))
     assert eventually(lambda: parked() == 0)
-    host.check_output(f"systemctl restart {unit}")
+    host.check_output(f"systemctl restart {unit} {older}")
 
 
 def test_a_broken_application_replaces_nothing(host: Any, converge: Converge) -> None:
