@@ -20,7 +20,7 @@ NAMES = {
 ORDER = {
     "gunicorn": ["recovered", "compared", "before_start", "started", "answering", "after_start", "before_switch", "live", "after_switch", "before_stop",
                  "drained", "stopped", "after_stop"],
-    "celery": ["compared", "before_workers", "started", "live", "stopped", "after_workers"],
+    "celery": ["recovered", "compared", "before_workers", "started", "live", "stopped", "after_workers"],
 }  # fmt: skip
 
 

@@ -92,10 +92,10 @@ def test_requests_move_step_by_step(runs: dict[str, Run], case: str, wanted: lis
 @pytest.mark.parametrize(
     ("case", "wanted"),
     [
-        ("settled", ["compared"]),
-        ("moves", ["compared", "started", "live", "stopped"]),
-        ("first", ["compared", "started", "live"]),
-        ("untested", ["compared", "started", "returned"]),
+        ("settled", ["recovered", "compared"]),
+        ("moves", ["recovered", "compared", "started", "live", "stopped"]),
+        ("first", ["recovered", "compared", "started", "live"]),
+        ("untested", ["recovered", "compared", "started", "returned"]),
     ],
 )
 def test_tasks_move_step_by_step(runs: dict[str, Run], case: str, wanted: list[str]) -> None:

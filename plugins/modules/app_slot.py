@@ -371,7 +371,14 @@ def step(given: Mapping[str, Any], check: bool) -> dict[str, Any]:
         watched=given["watched"], run=given["run"], followers=given["followers"],
     )  # fmt: skip
     state, slot, changed = given["state"], given["slot"], False
-    result: dict[str, Any] = {"reasons": [], "leftover": False, "way_back": False, "unsettled": False, "from": slots.runs(slots.live)}
+    result: dict[str, Any] = {
+        "reasons": [],
+        "leftover": False,
+        "way_back": False,
+        "unsettled": False,
+        "was": slots.live,
+        "from": slots.runs(slots.live),
+    }
     if state == "compared":
         result["reasons"] = slots.reasons()
         if slots.live:
