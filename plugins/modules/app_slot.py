@@ -60,6 +60,7 @@ RETURN = r"""
 live: {description: "The slot that serves; empty before the first.", returned: always, type: str}
 idle: {description: The other one., returned: always, type: str}
 release: {description: Id of the wanted release., returned: always, type: str}
+was: {description: The slot that was live at the beginning., returned: always, type: str}
 from: {description: Id of the release that was live at the beginning., returned: always, type: str}
 reasons: {description: Why the live slot is not what is wanted., returned: always, type: list, elements: str}
 leftover: {description: "Whether the idle slot runs, and was not told to stop.", returned: always, type: bool}
