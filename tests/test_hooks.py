@@ -47,7 +47,7 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
         (folder / "play.yml").write_text(yaml.safe_dump([{"name": "Run", "hosts": "all", "gather_facts": False, "tasks": tasks}]))
         environment = {
             **os.environ, "STEPS_CASES": str(folder / "cases.json"), "STEPS_CALLS": str(folder / role), "ANSIBLE_NOCOLOR": "1",
-            "ANSIBLE_LIBRARY": f"{STEPS / 'library'}:{ROOT / 'plugins/modules'}", "PATH": f"{STEPS / 'bin'}:{os.environ['PATH']}",
+            "ANSIBLE_ACTION_PLUGINS": f"{STEPS / 'action'}:{ROOT / 'plugins/action'}", "PATH": f"{STEPS / 'bin'}:{os.environ['PATH']}",
         }  # fmt: skip
         command = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", "hosts.yml", "-c", "local", "play.yml"]
         environment["ANSIBLE_CONFIG"] = str(ROOT / "ansible.cfg")

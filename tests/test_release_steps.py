@@ -53,7 +53,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
         calls = folder / f"{role}.calls"
         environment = {
             **os.environ, "STEPS_CASES": str(folder / "cases.json"), "STEPS_CALLS": str(calls), "ANSIBLE_NOCOLOR": "1",
-            "ANSIBLE_LIBRARY": f"{STEPS / 'library'}:{ROOT / 'plugins/modules'}", "PATH": f"{STEPS / 'bin'}:{os.environ['PATH']}",
+            "ANSIBLE_ACTION_PLUGINS": f"{STEPS / 'action'}:{ROOT / 'plugins/action'}", "PATH": f"{STEPS / 'bin'}:{os.environ['PATH']}",
         }  # fmt: skip
         command = [str(PLAYBOOK), "-i", str(folder / "hosts.yml"), "-c", "local", str(folder / "play.yml")]
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
