@@ -122,7 +122,6 @@ def test_a_broken_application_replaces_nothing(host: Any, converge: Converge) ->
     assert result.returncode != 0
     assert "RuntimeError: broken on purpose" in result.stdout
     assert main_process(host, DEFAULT) == before
-    assert converge().returncode == 0
 
 
 @pytest.mark.one_release
@@ -149,7 +148,7 @@ def test_without_workers_nothing_is_left(host: Any, converge: Converge) -> None:
         result = converge(**variables)
         assert result.returncode == 0, result.stdout
         assert host.service(BEAT).is_running == variables["celery_beat"]
-        assert "changed=0" in converge(**variables).stdout
+    assert "changed=0" in converge(**variables).stdout
     assert host.run(units).stdout == ""
     assert host.run("pgrep --uid probe").rc != 0
     assert converge().returncode == 0
