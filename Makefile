@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # Ansible wants a UTF-8 locale, and logs show lines as they come
 export LC_ALL := C.UTF-8
 export PYTHONUNBUFFERED := 1
-# Ansible starts hundreds of times: compiled anew at each, it takes a third longer
+# Where the environment forbids bytecode, Ansible is compiled anew at each of hundreds of starts, which takes a third longer
 unexport PYTHONDONTWRITEBYTECODE
 run = $(VENV)/bin/python -m
 

@@ -175,6 +175,20 @@ def test_long_values_are_shortened() -> None:
     assert len(shown("x" * 5000)) <= 120
 
 
+@pytest.mark.parametrize(
+    ("files", "named"),
+    [([], "all/main.yml"), (["all/main.yml"], "all/main.yml"), (["all/harbor.yml"], "all/harbor.yml"), (["all.yml"], "all.yml")],
+)
+def test_the_file_to_change_is_one_that_ansible_reads(tmp_path: Path, files: list[str], named: str) -> None:
+    """Catches a new file in group_vars/all/ that makes Ansible pass over the all.yml that is there."""
+    for file in files:
+        (tmp_path / "group_vars" / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "group_vars" / file).touch()
+    assert (
+        Validator(role="harbor", options={}, inventory_dir=str(tmp_path)).environment_file({}) == f"set it in {tmp_path}/group_vars/{named}"
+    )
+
+
 PLAYBOOK = """
 - hosts: all
   gather_facts: false

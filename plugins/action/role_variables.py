@@ -248,6 +248,9 @@ class Validator:
 
     def environment_file(self, spec: Spec) -> str:
         folder = os.path.join(relative(self.inventory_dir), "group_vars", "all") if self.inventory_dir else "the inventory's group_vars/all"
+        if os.path.isfile(f"{folder}.yml") and not os.path.isdir(folder):
+            # Beside a folder, Ansible would no longer read it
+            return f"set it in {folder}.yml"
         own = f"{self.role}.yml"
         file = "vault.yml" if spec.get("no_log") else own if os.path.isfile(os.path.join(folder, own)) else "main.yml"
         return f"set it in {os.path.join(folder, file)}"

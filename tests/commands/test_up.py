@@ -25,11 +25,17 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def environment() -> dict[str, str]:
-    """A host beside the one that may be up already, and images kept for whoever else uses them."""
+    """A host beside the one that may be up already, with Debian 12 as `default` has 13, and images kept for whoever else uses them."""
     ports = {f"GROUNDCREW_{name}_PORT": str(free_port()) for name in ("HTTP", "HTTPS", "SSH")}
     # The make that runs these tests is not the one that a newcomer calls
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
-    return {**inherited, **ports, "GROUNDCREW_NAME": f"groundcrew-up-{os.getpid()}", "GROUNDCREW_KEEP": "1"}
+    return {
+        **inherited,
+        **ports,
+        "GROUNDCREW_NAME": f"groundcrew-up-{os.getpid()}",
+        "GROUNDCREW_KEEP": "1",
+        "GROUNDCREW_RELEASE": "bookworm",
+    }
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +68,7 @@ def curl(checkout: Path, *arguments: str) -> str:
 
 
 def test_up_again_and_down(checkout: Path, environment: dict[str, str]) -> None:
-    """Catches a first command that fails on a clean checkout, a second one that changes something, and what down leaves.
+    """Catches a first command that fails on a clean checkout, a second one that changes something, and a host that down leaves.
 
     Between the two: an address that a visitor's browser refuses, or that http leads to on another port.
     """
@@ -84,5 +90,6 @@ def test_up_again_and_down(checkout: Path, environment: dict[str, str]) -> None:
     down = make("down", checkout, environment)
     assert environment["GROUNDCREW_NAME"] in down
     assert not (checkout / ".local").exists()
+    assert engine.connect().containers.list(all=True, filters={"name": environment["GROUNDCREW_NAME"]}) == []
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", int(environment["GROUNDCREW_HTTPS_PORT"])))

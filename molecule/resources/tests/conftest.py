@@ -47,10 +47,19 @@ def eventually() -> Eventually:
     return wait
 
 
+class Run(subprocess.CompletedProcess[str]):
+    """A run of a playbook."""
+
+    @property
+    def settled(self) -> bool:
+        """Whether it came through and had nothing to change."""
+        return self.returncode == 0 and set(re.findall(r"changed=(\d+)", self.stdout)) == {"0"}
+
+
 class Converge(Protocol):
     """Run a playbook, the scenario's role where none is named; variables go over those of the inventory."""
 
-    def __call__(self, *options: str, playbook: str = ..., **variables: Any) -> subprocess.CompletedProcess[str]: ...
+    def __call__(self, *options: str, playbook: str = ..., **variables: Any) -> Run: ...
 
 
 @pytest.fixture(scope="module")
@@ -58,11 +67,12 @@ def converge(host: Any) -> Converge:
     """Return a function that runs a playbook once more from the controller, on the host under test alone."""
     name = host.ansible.get_variables()["inventory_hostname"]
 
-    def run(*options: str, playbook: str = "molecule/resources/converge.yml", **variables: Any) -> subprocess.CompletedProcess[str]:
+    def run(*options: str, playbook: str = "molecule/resources/converge.yml", **variables: Any) -> Run:
         program = str(Path(sys.executable).with_name("ansible-playbook"))
         where = [f"--inventory={os.environ['MOLECULE_INVENTORY_FILE']}", f"--limit={name}"]
         command = [program, *where, f"--extra-vars={json.dumps(variables)}", *options, playbook]
-        return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False, timeout=600)
+        done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False, timeout=600)
+        return Run(done.args, done.returncode, done.stdout, done.stderr)
 
     return run
 
@@ -91,7 +101,7 @@ def as_root(host: Any) -> Generator[None]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the tests marked one_release to Debian 13: what they ask is decided on the controller, and a run of Ansible takes its time."""
+    """Leave the tests marked one_release to Debian 13: what they ask is the same on both releases, and a run of Ansible takes its time."""
     left = [item for item in items if item.get_closest_marker("one_release") and "ansible://debian12" in item.name]
     config.hook.pytest_deselected(items=left)
     items[:] = [item for item in items if item not in left]

@@ -124,6 +124,7 @@ def test_proxy_is_asked_by_apt_units_and_logins(host: Any, converge: Converge, e
         asked = host.run("sudo journalctl --output=cat --unit=proxy").stdout
     finally:
         host.run("sudo systemctl stop proxy")
+        assert converge().returncode == 0
     assert re.search(r'"(GET|CONNECT) (?!http://\w+\.test\.example/)', asked), asked
     assert "GET http://unit.test.example/" in asked
     assert "GET http://login.test.example/" in asked

@@ -279,7 +279,6 @@ def test_security_score(exposure: Any) -> None:
     assert exposure("nginx.service") <= 3.0
 
 
-@pytest.mark.one_release
 def test_broken_configuration_stays_out(host: Any, address: str, converge: Converge) -> None:
     """Catches a configuration that lands although nginx refuses it, and would keep it down after a boot."""
     before = host.file("/etc/nginx/nginx.conf").sha256sum
