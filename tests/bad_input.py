@@ -267,6 +267,7 @@ CASES = [
     Case("app", "no such folder", {"app_source": "/nonexistent"}, ("app_source", '"/nonexistent"', "the absolute path of a folder")),
     Case("app", "no python project", {"app_source": str(ROOT / "roles")}, ("app_source", "/roles", "the folder of a Python project")),
     Case("app", "no wsgi target", {"app_wsgi_target": "shop"}, ("app_wsgi_target", '"shop"', "module:attribute")),
+    Case("app", "no static folder", {"app_static_command": "make static"}, ("app_static_command", "make static", "app_static_folder")),
     Case("smoke", "no address", {"smoke_url": "www.example.org"}, ("smoke_url", '"www.example.org"', "https://www.example.com")),
     # Two with one name
     Case("nginx", "two sites with one name", {"nginx_sites": [SITE, SITE]}, ("nginx_sites", '["shop", "shop"]', "site names that differ")),
