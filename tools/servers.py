@@ -71,8 +71,7 @@ def chosen() -> Iterator[Choice]:
             yield Choice(name, "", tuple(server["interfaces"]), (server["package"],), server["forwarded"])
             continue
         for way, found in load()["classes"].items():
-            packages = tuple(package for package in (server["package"], found["package"]) if package)
-            yield Choice(name, way, tuple(found["interfaces"]), packages, found["forwarded"])
+            yield Choice(name, way, tuple(found["interfaces"]), tuple(found["packages"]), found["forwarded"])
 
 
 def combinations(interface: str) -> list[Choice]:
