@@ -81,7 +81,7 @@ def test_a_command_is_taken_word_for_word(tmp_path: Path) -> None:
     """Catches a word that the shell reads, and a placeholder inside of one."""
     command = ["python", "-m", "board", "--socket={socket}", "--workers={workers}", 'it\'s $HOME `x` "y"', ""]
     words, before = start(tmp_path, gunicorn_server="command", gunicorn_application="", gunicorn_command=command, gunicorn_workers=2)
-    assert words == [*command[:3], f"--socket={RUN}/own-blue/web.sock", "--workers=2", *command[5:]]
+    assert words == [*command[:3], f"--socket={RUN}/own-blue/web/web.sock", "--workers=2", *command[5:]]
     assert "umask 0007" in before
     words, before = start(tmp_path, gunicorn_server="command", gunicorn_application="", gunicorn_command=["serve", "--fd", "{fd}"])
     assert shlex.join(words) == "serve --fd 3"

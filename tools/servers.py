@@ -7,7 +7,6 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -118,7 +117,7 @@ def documented() -> str:
 def main() -> int:
     new = documented()
     if new != DOCS.read_text(encoding="utf-8"):
-        Path(DOCS).write_text(new, encoding="utf-8")
+        DOCS.write_text(new, encoding="utf-8")
         say(f"{DOCS.relative_to(ROOT)}: written")
     return 0
 

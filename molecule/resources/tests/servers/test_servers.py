@@ -1,18 +1,120 @@
-"""What docs/servers.md promises of every server and application: the same slots, gate, sandbox and journal, and no request lost between them."""
+"""What docs/servers.md promises of every server and application: the same slots, gate, sandbox and journal, and no request lost between them.
+
+The applications move from server to server under load; what is seen of each is kept for the tests.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
+import testinfra
 
-from molecule.resources.tests.servers.conftest import COMBINATIONS, ORDER, Machine
 from tools.console import say
-from tools.load import summary
-from tools.servers import load
+from tools.load import Answer, Load, Request, summary
+from tools.servers import combinations, load
 
+PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
+EPHEMERAL = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
+MIX = [Request("GET", "/"), Request("GET", "/healthz"), Request("GET", "/nap"), Request("GET", "/")]
+KINDS = {"flask": "wsgi", "django": "wsgi", "channels": "asgi", "fastapi": "asgi"}
+# A program that takes the socket which systemd has opened; Tornado's makes one
+COMMAND = {"gunicorn_server": "command", "gunicorn_command": ["uvicorn", "--fd", "{fd}", "--workers", "{workers}", "board:app"]}
+# The servers of each application, in the order in which it moves: all that the table in docs/servers.md says yes to
+ORDER: dict[str, list[tuple[str, dict[str, Any]]]] = {
+    app: [(choice.title, dict(choice.variables)) for choice in combinations(kind)] for app, kind in KINDS.items()
+}
+ORDER["fastapi"].append(("command", COMMAND))
 SERVERS, CLASSES = load()["servers"], load()["classes"]
+COMBINATIONS = [("tornado", "command"), *((app, title) for app, servers in ORDER.items() for title, _ in servers)]
+
+
+@dataclass
+class Machine:
+    """The one machine behind the names, and what was seen of each application under each server."""
+
+    host: Any
+    address: str
+    inventory: Path
+    seen: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    # How a request ended in the middle of which the server was told to stop
+    stopped: dict[tuple[str, str], int] = field(default_factory=dict)
+    answers: dict[str, list[Answer]] = field(default_factory=dict)
+
+    def load(self, app: str) -> Load:
+        return Load(f"https://{app}.test:443", MIX, 4, EPHEMERAL / "ca/ca.pem", self.address, threads=12)
+
+    def get(self, app: str, path: str) -> tuple[int, bytes]:
+        client = self.load(app).client()
+        client.request("GET", path)
+        answer = client.getresponse()
+        return answer.status, answer.read()
+
+    def ask(self, what: str, *apps: str) -> dict[str, Any]:
+        program = (Path(__file__).parent / "look.py").read_text(encoding="utf-8")
+        with self.host.sudo():
+            found: dict[str, Any] = json.loads(self.host.check_output(f"/usr/bin/python3 -c %s {what} {' '.join(apps)}", program))
+        return found
+
+    def look(self, *apps: str) -> dict[str, Any]:
+        found = self.ask("look", *apps)
+        for app, seen in found.items():
+            seen["page"] = json.loads(self.get(app, "/")[1])
+            seen["static"] = self.get(app, seen["page"]["static"].removeprefix(f"https://{app}.test"))
+        return found
+
+    def run(self, variables: dict[str, dict[str, Any]]) -> subprocess.CompletedProcess[str]:
+        """Run the playbook of the application server on some of them, each with variables of its own."""
+        moves = EPHEMERAL / "moves.json"
+        moves.write_text(json.dumps({"all": {"hosts": variables}}))
+        program = str(Path(sys.executable).with_name("ansible-playbook"))
+        command = [program, f"--inventory={self.inventory}", f"--inventory={moves}", f"--limit={','.join(variables)}"]
+        return subprocess.run(
+            [*command, "--extra-vars=release_serial=100%", "playbooks/app.yml"],
+            cwd=PROJECT,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+
+
+@pytest.fixture(scope="session")
+def machine(request: pytest.FixtureRequest) -> Machine:
+    (host,) = testinfra.get_hosts(["debian13"], connection="ansible", ansible_inventory=request.config.option.ansible_inventory)
+    return Machine(host, str(host.ansible.get_variables()["ansible_host"]), Path(os.environ["MOLECULE_INVENTORY_FILE"]).parent)
+
+
+@pytest.fixture(scope="session")
+def moved(machine: Machine) -> Machine:
+    """Each application has been under each of its servers, and is back under its first."""
+    loads = {app: machine.load(app) for app in ORDER}
+    for visitors in loads.values():
+        visitors.start()
+    found = machine.look("tornado", *ORDER)
+    machine.seen["tornado", "command"] = found.pop("tornado")
+    for app, seen in found.items():
+        machine.seen[app, ORDER[app][0][0]] = seen
+    for number in range(1, 1 + max(len(servers) for servers in ORDER.values())):
+        moves = {app: servers[number % len(servers)] for app, servers in ORDER.items() if number <= len(servers)}
+        begin = time.monotonic()
+        done = machine.run({app: variables for app, (_, variables) in moves.items()})
+        say(f"{time.monotonic() - begin:.1f} s: {', '.join(f'{app} to {title}' for app, (title, _) in moves.items())}")
+        assert done.returncode == 0, done.stdout[-6000:] + done.stderr
+        for app, code in machine.ask("stop", *moves).items():
+            machine.stopped[app, ORDER[app][number - 1][0]] = code
+        for app, seen in machine.look(*moves).items():
+            if number < len(ORDER[app]):
+                machine.seen[app, moves[app][0]] = seen
+    machine.answers = {app: visitors.stop() for app, visitors in loads.items()}
+    return machine
 
 
 @pytest.mark.parametrize(("app", "title"), COMBINATIONS)
