@@ -28,6 +28,7 @@ class Health(RequestHandler):
 async def main(path: str) -> None:
     server = HTTPServer(Application([("/", Page), ("/nap", Nap), ("/healthz", Health)]), xheaders=True)
     server.add_socket(bind_unix_socket(path, mode=0o660))
+    print(f"listens on {path}", flush=True)
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     await stop.wait()

@@ -70,14 +70,14 @@ class Machine:
             seen["static"] = self.get(app, seen["page"]["static"].removeprefix(f"https://{app}.test"))
         return found
 
-    def run(self, variables: dict[str, dict[str, Any]]) -> subprocess.CompletedProcess[str]:
-        """Run the playbook of the application server on some of them, each with variables of its own."""
+    def run(self, variables: dict[str, dict[str, Any]], **stronger: Any) -> subprocess.CompletedProcess[str]:
+        """Run the playbook of the application server on some of them, each with variables of its own; host_vars are stronger than those."""
         moves = EPHEMERAL / "moves.json"
         moves.write_text(json.dumps({"all": {"hosts": variables}}))
         program = str(Path(sys.executable).with_name("ansible-playbook"))
         command = [program, f"--inventory={self.inventory}", f"--inventory={moves}", f"--limit={','.join(variables)}"]
         return subprocess.run(
-            [*command, "--extra-vars=release_serial=100%", "playbooks/app.yml"],
+            [*command, f"--extra-vars={json.dumps({'release_serial': '100%', **stronger})}", "playbooks/app.yml"],
             cwd=PROJECT,
             capture_output=True,
             text=True,
@@ -174,7 +174,7 @@ def test_a_senseless_combination_changes_nothing(moved: Machine) -> None:
 
 def test_a_server_that_is_not_there_replaces_nothing(moved: Machine) -> None:
     """Catches a unit that starts the new server for the old slot, at its next crash or reboot."""
-    done = moved.run({"tornado": {"gunicorn_server": "gunicorn", "gunicorn_application": "board:Page"}})
+    done = moved.run({"tornado": {}}, gunicorn_server="gunicorn", gunicorn_application="board:Page", gunicorn_command=[])
     assert done.returncode != 0
     assert "add gunicorn to the application's requirements" in done.stdout, done.stdout[-4000:]
     with moved.host.sudo():
