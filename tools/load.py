@@ -26,7 +26,6 @@ from urllib.parse import urlsplit
 
 from tools.console import Problem, run_command, say
 
-
 # Seconds. As any client does, it gives an idle connection up before the web server may (role nginx: 60), lest it sends into the end of it.
 LONGEST_IDLE = 30
 
