@@ -55,8 +55,9 @@ bench: toolchain  ## Measure site.yml against a plain shell script: make bench R
 fmt: toolchain  ## Format the Python code
 	@ruff format -q . && ruff check -q --fix .
 
-docs: toolchain  ## Write the variables' tables of the roles' READMEs from their specs
+docs: toolchain  ## Write the variables' tables of the roles' READMEs from their specs, and those of docs/servers.md
 	@$(run) tools.roles docs
+	@$(run) tools.servers
 
 secrets: toolchain  ## Fresh secrets for an environment: make secrets ENV=staging
 	@$(run) tools.secrets $(ENV)

@@ -12,6 +12,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from tools.servers import chosen, combinations
+
 ROOT = Path(__file__).resolve().parent.parent
 SECRET = "W4vGq8sZ0pLr2xNd"
 
@@ -105,6 +107,84 @@ CASES = [
         ("postgresql_hba[0].method", '"md5"', "scram-sha-256"),
     ),
     Case("gunicorn", "unknown class", {"gunicorn_worker_class": "fast"}, ("gunicorn_worker_class", '"fast"', "gthread")),
+    Case("gunicorn", "unknown server", {"gunicorn_server": "apache"}, ("gunicorn_server", '"apache"', '"uwsgi", "waitress"')),
+    # What no application of its kind runs under
+    *(
+        Case(
+            "gunicorn",
+            f"{interface} on {choice.title}",
+            {"gunicorn_interface": interface, **choice.variables},
+            (
+                "gunicorn_worker_class" if choice.worker_class else "gunicorn_server",
+                f"{choice.worker_class or choice.server}, and gunicorn_interface: {interface}",
+                "docs/servers.md",
+            ),
+        )
+        for interface in ("wsgi", "asgi")
+        for choice in chosen()
+        if interface not in choice.interfaces
+    ),
+    Case(
+        "gunicorn",
+        "class of another server",
+        {"gunicorn_server": "uwsgi", "gunicorn_worker_class": "gevent"},
+        ("gunicorn_worker_class", '"gevent"', "only gunicorn has worker classes"),
+    ),
+    Case(
+        "gunicorn",
+        "threads of ASGI",
+        {"gunicorn_server": "uvicorn", "gunicorn_interface": "asgi", "gunicorn_threads": 4},
+        ("gunicorn_threads", "4", "for WSGI applications"),
+    ),
+    Case(
+        "gunicorn",
+        "processes of Waitress",
+        {"gunicorn_server": "waitress", "gunicorn_workers": 3},
+        ("gunicorn_workers", "3", "set gunicorn_threads"),
+    ),
+    Case(
+        "gunicorn",
+        "log of Waitress",
+        {"gunicorn_server": "waitress", "gunicorn_access_log": True},
+        ("gunicorn_access_log", "true", "the web server does"),
+    ),
+    Case(
+        "gunicorn",
+        "preload of Granian",
+        {"gunicorn_server": "granian", "gunicorn_preload": True},
+        ("gunicorn_preload", "true", "only gunicorn and uwsgi"),
+    ),
+    Case(
+        "gunicorn",
+        "factory with arguments",
+        {"gunicorn_server": "uwsgi", "gunicorn_application": "shop:create_app('live')"},
+        ("gunicorn_application", "create_app('live')", "only gunicorn takes arguments"),
+    ),
+    Case(
+        "gunicorn",
+        "option twice",
+        {"gunicorn_server": "uwsgi", "gunicorn_extra_settings": {"threads": 9}},
+        ("gunicorn_extra_settings", "threads", "settings that no other variable"),
+    ),
+    Case("gunicorn", "no command", {"gunicorn_server": "command"}, ("gunicorn_command", "[]", "a program and its arguments")),
+    Case(
+        "gunicorn",
+        "command of another server",
+        {"gunicorn_command": ["serve", "{fd}"]},
+        ("gunicorn_command", "serve", "where gunicorn_server is command"),
+    ),
+    Case(
+        "gunicorn",
+        "command without socket",
+        {"gunicorn_server": "command", "gunicorn_command": ["serve", "--port", "8000"]},
+        ("gunicorn_command", "8000", "one of {fd}"),
+    ),
+    Case(
+        "gunicorn",
+        "unknown placeholder",
+        {"gunicorn_server": "command", "gunicorn_command": ["serve", "{fd}", "{port}"]},
+        ("gunicorn_command", "{port}", "no words in braces but"),
+    ),
     # A port out of range
     Case("nginx", "port out of range", {"nginx_https_port": 70000}, ("nginx_https_port", "70000", "a port from 1 to 65535")),
     Case(
@@ -190,6 +270,7 @@ CASES = [
     Case("app", "unknown hook", {"app_hooks": {"after_swich": []}}, ("app_hooks.after_swich", "did you mean after_switch")),
     Case("app", "no such hook", {"app_hooks": {"after_switch": ["/nonexistent.yml"]}}, ("app_hooks", "/nonexistent.yml", "absolute paths")),
     Case("app", "no wsgi target", {"app_wsgi_target": "shop"}, ("app_wsgi_target", '"shop"', "module:attribute")),
+    Case("app", "no static folder", {"app_static_command": "make static"}, ("app_static_command", "make static", "app_static_folder")),
     Case("smoke", "no address", {"smoke_url": "www.example.org"}, ("smoke_url", '"www.example.org"', "https://www.example.com")),
     # Two with one name
     Case("nginx", "two sites with one name", {"nginx_sites": [SITE, SITE]}, ("nginx_sites", '["shop", "shop"]', "site names that differ")),
@@ -276,6 +357,22 @@ CASES = [
 ACCEPTED = [
     *(Case(role, "as it should be", {}, ()) for role in GOOD),
     Case("tls", "provided", provided(*GOOD_PAIR), ()),
+    *(
+        Case(
+            "gunicorn",
+            f"{choice.title} for {interface}",
+            {"gunicorn_interface": interface, **choice.variables},
+            (),
+        )
+        for interface in ("wsgi", "asgi")
+        for choice in combinations(interface)
+    ),
+    Case(
+        "gunicorn",
+        "a command",
+        {"gunicorn_server": "command", "gunicorn_application": "", "gunicorn_command": ["serve", "--socket={socket}"]},
+        (),
+    ),
     Case(
         "base",
         "risk taken",

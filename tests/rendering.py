@@ -47,8 +47,8 @@ def trusted(value: Any) -> Any:
 def own_variables(role: str) -> dict[str, Any]:
     """The role's defaults and constants, with the templates in them ready to be rendered."""
     variables: dict[str, Any] = {}
-    for name in ("defaults/main.yml", "vars/main.yml"):
-        path = ROLES / role / name
+    folder = ROLES / role
+    for path in (folder / "defaults/main.yml", folder / "vars/main.yml", *sorted(folder.glob("vars/main/*.yml"))):
         if path.exists():
             variables |= yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     return {name: trusted(value) for name, value in variables.items()}

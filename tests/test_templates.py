@@ -201,6 +201,8 @@ class TestGunicorn:
         assert (settings["workers"], settings["threads"], settings["worker_class"]) == (5, 4, "gthread")
         settings = self.configuration(facts={"processor_vcpus": 4}, gunicorn_worker_class="sync")
         assert (settings["workers"], settings["threads"]) == (9, 1)
+        settings = self.configuration(facts={"processor_vcpus": 4}, gunicorn_interface="asgi")
+        assert (settings["workers"], settings["threads"], settings["worker_class"]) == (4, 1, "asgi")
 
     def test_values_are_python(self) -> None:
         settings = self.configuration(
@@ -237,7 +239,7 @@ class TestGunicorn:
     def test_the_unit_outlives_the_workers_grace(self) -> None:
         found = dict(directives(render("gunicorn", "web@.service.j2", **GUNICORN, gunicorn_graceful_timeout=40)))
         assert int(found["TimeoutStopSec"]) > 40
-        assert (found["Type"], found["Restart"]) == ("notify", "always")
+        assert found["Restart"] == "always"
         assert "MemoryMax" not in found
 
 

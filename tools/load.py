@@ -26,6 +26,9 @@ from urllib.parse import urlsplit
 
 from tools.console import Problem, run_command, say
 
+# Seconds. As any client does, it gives an idle connection up before the web server may (role nginx: 60), lest it sends into the end of it.
+LONGEST_IDLE = 30
+
 
 @dataclass(frozen=True)
 class Request:
@@ -118,10 +121,11 @@ class Load:
             self.due.put(None)
 
     def ask(self, keep_alive: bool) -> None:
-        client = self.client()
+        client, used = self.client(), time.monotonic()
         while (found := self.due.get()) is not None:
             number, due, request = found
-            if not keep_alive:
+            if not keep_alive or time.monotonic() - used > LONGEST_IDLE:
+                client.close()
                 client = self.client()
             status, error = 0, ""
             try:
@@ -136,6 +140,7 @@ class Load:
                 client.close()
                 client = self.client()
             self.answers.append(Answer(number, due, time.time() - due, request, keep_alive, status, error))
+            used = time.monotonic()
             if not keep_alive:
                 client.close()
 

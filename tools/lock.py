@@ -9,11 +9,14 @@ from pathlib import Path
 
 from tools.console import ROOT, Problem, run_command, say
 
+FRAMEWORKS = ("django", "fastapi", "flask", "tornado")
 # Lock file: what it locks, with extras
 LOCKS = {
     "requirements.lock": ["pyproject.toml"],
     "app/requirements.lock": ["app/pyproject.toml"],
     "app/requirements-dev.lock": ["app/pyproject.toml", "--extra", "dev"],
+    # Each with all the servers that it runs under
+    **{f"molecule/servers/{name}/requirements.lock": [f"molecule/servers/{name}/requirements.in"] for name in FRAMEWORKS},
 }
 OPTIONS = ["--quiet", "--universal", "--generate-hashes", "--no-emit-index-url", "--no-header", "--python-version", "3.11"]
 

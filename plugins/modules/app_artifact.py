@@ -17,6 +17,7 @@ options:
   requirements: {description: "Requirements file in the source; when empty requirements.lock, else requirements.txt.", type: str, default: ""}
   package: {description: Build and install the source's own wheel., type: str, choices: [auto, wheel, path], default: auto}
   static_folder: {description: Folder in the source whose files get compressed copies., type: str, default: ""}
+  static_command: {description: "What fills that folder on a host; then the source need not hold it.", type: str, default: ""}
   python: {description: "The host's Python version, like 3.13.5.", type: str, required: true}
   architecture: {description: "The host's architecture, like x86_64.", type: str, required: true}
   glibc: {description: "The oldest C library of the hosts, like 2.36.", type: str, default: "2.36"}
@@ -43,12 +44,12 @@ import os
 import shutil
 import tarfile
 import tempfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.app_source import BuildError, digest, fetch, find_requirements, is_package, list_files, mode_of
+from ansible.module_utils.app_static_files import compressed, content_time
 from ansible.module_utils.app_wheels import (
     Target,
     build_in_container,
@@ -61,9 +62,6 @@ from ansible.module_utils.app_wheels import (
     stage,
 )
 from ansible.module_utils.basic import AnsibleModule
-
-COMPRESSED = {".css", ".js", ".mjs", ".svg", ".html", ".txt", ".json", ".map", ".xml", ".ico", ".wasm", ".ttf", ".otf", ".webmanifest"}
-SMALLEST = 512
 
 
 class Archive:
@@ -92,25 +90,6 @@ class Archive:
         info = tarfile.TarInfo(f"{self.top}/{name}")
         info.type, info.linkname = tarfile.SYMTYPE, target
         self.tar.addfile(info)
-
-
-def content_time(content: bytes) -> int:
-    """A past time that follows from the content: a web server's ETag changes when a file does, and not with each release."""
-    return 1_000_000_000 + zlib.crc32(content) % 500_000_000
-
-
-def compressed(name: str, content: bytes) -> dict[str, bytes]:
-    """The compressed copies worth having beside a static file."""
-    if os.path.splitext(name)[1].lower() not in COMPRESSED or len(content) < SMALLEST:
-        return {}
-    copies = {".gz": gzip.compress(content, 9, mtime=0)}
-    try:
-        import brotli
-    except ImportError:
-        pass
-    else:
-        copies[".br"] = brotli.compress(content, quality=11)
-    return {suffix: copy for suffix, copy in copies.items() if len(copy) < len(content)}
 
 
 def write_archive(path: Path, release: str, folder: Path, names: list[str], static: str, wheels: list[Path]) -> None:
@@ -159,9 +138,12 @@ def build_alone(given: dict[str, Any], check: bool, cache: Path) -> dict[str, An
     requirements = find_requirements(folder, given["requirements"])
     package = is_package(folder) if given["package"] == "auto" else given["package"] == "wheel"
     static = given["static_folder"].strip("/")
-    if static and not (folder / static).is_dir():
+    if static and not given["static_command"] and not (folder / static).is_dir():
         raise BuildError(f"app_static_folder is {static!r}, but {folder} has no such folder")
-    release = digest(folder, names, {"requirements": requirements, "package": package, "static": static})
+    options = {"requirements": requirements, "package": package, "static": static}
+    if given["static_command"]:
+        options["static_command"] = given["static_command"]
+    release = digest(folder, names, options)
     path = cache / "artifacts" / f"{release}-{target.tag}.tar.gz"
     result: dict[str, Any] = {
         "changed": False, "release": release, "archive": str(path), "key": target.tag, "commit": commit, "package": package,
@@ -213,6 +195,7 @@ def main() -> None:
             "requirements": {"type": "str", "default": ""},
             "package": {"type": "str", "choices": ["auto", "wheel", "path"], "default": "auto"},
             "static_folder": {"type": "str", "default": ""},
+            "static_command": {"type": "str", "default": ""},
             "python": {"type": "str", "required": True},
             "architecture": {"type": "str", "required": True},
             "glibc": {"type": "str", "default": "2.36"},

@@ -254,7 +254,9 @@ class Slots:
             part.replace(folder / os.path.basename(name))
 
     def socket_of(self, slot: str, name: str) -> str:
-        return f"{self.run.replace('{slot}', slot)}/{name}"
+        # Where it was pinned to, which may differ from what is wanted now: each application server has its own way
+        pinned = self.root / slot / "run"
+        return f"{os.readlink(pinned) if pinned.is_symlink() else self.run.replace('{slot}', slot)}/{name}"
 
     def trouble(self, slot: str) -> str:
         """Why the slot will not come up by itself, or nothing."""

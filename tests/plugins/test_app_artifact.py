@@ -17,7 +17,7 @@ from ansible.module_utils.app_releases import ReleaseError
 from plugins.modules import app_artifact, app_release
 
 GIVEN = {
-    "ref": "", "requirements": "", "package": "auto", "static_folder": "", "python": "3.13.5", "architecture": "x86_64",
+    "ref": "", "requirements": "", "package": "auto", "static_folder": "", "static_command": "", "python": "3.13.5", "architecture": "x86_64",
     "glibc": "2.36", "build_image": "", "build_packages": [], "keep": 20,
 }  # fmt: skip
 

@@ -400,6 +400,21 @@ def test_the_old_slot_is_left_once_nobody_is_connected(home: Path, systemd: Syst
             ask(home, "drained", paths=["/healthz", "/page"])
 
 
+def test_the_old_slot_is_asked_where_it_is_pinned(home: Path, systemd: Systemd) -> None:
+    """Catches a stop while somebody is served by an application server that had its socket elsewhere than the new one."""
+    move(home)
+    select(home, "two")
+    other = f"{home.parent}/own-{{slot}}"
+    ask(home, "started", slot="green", run=other)
+    ask(home, "live", slot="green")
+    with server(home.parent / "own-green/s", healthz=200), server(home.parent / "run-blue/s", healthz=200):
+        ask(home, "answering", slot="green", run=other)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(home.parent / "run-blue/s"))
+            assert ask(home, "drained", timeout=1, run=other)["seconds"] >= 1
+        assert ask(home, "drained", run=other)["seconds"] < 1
+
+
 def test_a_way_back_goes_further_back_each_time_and_over_bad_ones(home: Path, systemd: Systemd) -> None:
     given = {"root": str(home), "release": "", "state": "back", "hosts": {}, "migrations": ["versions/*.py"]}
     (home / "releases/two/src/versions").mkdir(parents=True)

@@ -70,7 +70,7 @@ def test_runs_as_the_application(host: Any, exposure: Any) -> None:
 
 def test_heartbeats_are_in_memory(host: Any) -> None:
     """Catches workers that a stalling disk would have killed."""
-    folder = host.check_output("readlink /proc/%s/fd/* | grep -m 1 heartbeats-", str(health(host)["process"]))
+    folder = host.check_output("readlink /proc/%s/fd/* | grep -m 1 own-", str(health(host)["process"]))
     assert host.check_output("findmnt --noheadings --output FSTYPE --target %s", folder.split("/wgunicorn")[0]) == "tmpfs"
 
 

@@ -1,0 +1,7 @@
+"""A table, for one migration."""
+
+from django.db import models
+
+
+class Note(models.Model):
+    text = models.TextField()
