@@ -104,12 +104,29 @@ def test_example_secrets_are_refused(tmp_path: Path) -> None:
 def test_misspelled_names_of_the_environment_are_refused(tmp_path: Path) -> None:
     """Catches a setting that nothing reads, and that the operator believes in: an address, a port, who may log in."""
     needs_example("staging")
-    wrong = {"host_adress": "10.20.0.24", "brokr_port": 6400, "opening_admin": [], "site_host": ["www.example.com"]}
+    wrong = {
+        "appname": "shop",
+        "vault_app_secret_kee": "x",
+        "host_adress": "10.20.0.24",
+        "brokr_port": 6400,
+        "opening_admin": [],
+        "site_host": ["www.example.com"],
+    }
     done = preflight(tmp_path, "staging", vault_is_example=False, **wrong, openings_monitoring=[], db_name="shop", cache_ttl=60)
     assert done.returncode != 0
     said = " ".join(done.stdout.split())
-    for name, meant in zip(wrong, ["host_address", "broker_port", "openings_admin", "site_hosts"], strict=True):
+    for name, meant in zip(
+        wrong, ["app_name", "vault_app_secret_key", "host_address", "broker_port", "openings_admin", "site_hosts"], strict=True
+    ):
         assert f"{name} allowed: did you mean {meant}?" in said
     assert "openings_monitoring" not in said
     assert "db_name" not in said
     assert "cache_ttl" not in said
+
+
+def test_one_name_of_the_site_is_no_list(tmp_path: Path) -> None:
+    """Catches a message about certificates for a variable that everybody writes first."""
+    needs_example("staging")
+    done = preflight(tmp_path, "staging", vault_is_example=False, site_hosts="www.example.com")
+    assert done.returncode != 0
+    assert "site_hosts is a list" in done.stdout

@@ -122,7 +122,14 @@ def main() -> int:
     if not KEY.exists():
         raise Problem("there is no local host", "make up")
     command = [*ssh_command(ports()[22], Path.cwd()), *sys.argv[1:]]
-    return subprocess.call(command)
+    code = subprocess.call(command)
+    if code == 255:
+        raise Problem(
+            "ssh could not log in",
+            "export GROUNDCREW_SSH_PORT=...      # as when the host was started\nmake up      # where it does not run",
+            255,
+        )
+    return code
 
 
 if __name__ == "__main__":

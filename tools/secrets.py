@@ -121,7 +121,7 @@ def main() -> int:
     say(f"Fresh secrets in {vault.relative_to(ROOT)}, encrypted with the password in {shown}.")
     if not options.example:
         say("Keep a copy of that password where your team keeps its passwords; it is not in git.")
-        say(f"ansible-playbook -i inventories/{options.environment} --vault-password-file {shown} site.yml")
+        say(f"Then, as in step 4 of the README: export ANSIBLE_VAULT_PASSWORD_FILE={shown}")
     return 0
 
 

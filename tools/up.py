@@ -146,7 +146,7 @@ def summary(wanted: dict[int, int], changed: int, took: float) -> str:
 Up after {duration(took)}: {f"{changed} tasks changed something" if changed else "nothing changed"}.
 
   The application    https://localhost:{wanted[443]}      (http://localhost:{wanted[80]} redirects to it)
-  Is all well?       curl --cacert .local/ca.pem https://localhost:{wanted[443]}/readyz
+  Is all well?       curl --cacert .local/ca.pem https://localhost:{wanted[443]}/readyz      (the sample's path)
   In a browser       import .local/ca.pem as a certificate authority, or accept the warning
   Log in to it       make ssh
                      {login}

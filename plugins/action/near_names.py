@@ -5,7 +5,8 @@
         files: [/repository/group_vars/all/environment.yml]    # the names that these set are the right ones
         more: [site_hosts]                                     # and these, which only environments set
 
-Names that begin with a role's are left to role_variables, which knows all of a role's. It needs no connection, and runs in check mode.
+Names that begin with a role's are left to role_variables, which knows all of a role's; appname, which does not, is compared with them too.
+It needs no connection, and runs in check mode.
 """
 
 from __future__ import annotations
@@ -38,8 +39,11 @@ def misspelled(names: Iterable[str], known: Iterable[str]) -> dict[str, str]:
 def place(value: t.Any) -> str:
     """The file and the line where a value was written, as far as they are known."""
     origin = Origin.get_tag(value) if Origin is not None and value is not None else None
-    path, line = getattr(origin, "path", None), getattr(origin, "line_num", None)
-    return f"{path}, line {line}" if path and line else str(path or "the inventory")
+    path, line = str(getattr(origin, "path", None) or ""), getattr(origin, "line_num", None)
+    if not path:
+        return "the inventory"
+    inside = os.path.relpath(path)
+    return (path if inside.startswith("..") else inside) + (f", line {line}" if line else "")
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]  # ansible ships no types
@@ -58,9 +62,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible ships no types
         for path in self._task.args["files"]:
             with open(path, encoding="utf-8") as file:
                 known.update(yaml.safe_load(file) or {})
-        found = misspelled(
-            (name for name in task_vars if not name.startswith(roles)), (name for name in known if not name.startswith(roles))
-        )
+        found = misspelled((name for name in task_vars if not name.startswith(roles)), known)
         # No values: one of them holds a password
         lines = [f"{name}\n    allowed: did you mean {meant}?\n    change:  {place(task_vars[name])}" for name, meant in found.items()]
         if lines:
