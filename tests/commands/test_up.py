@@ -90,6 +90,8 @@ def test_up_again_and_down(checkout: Path, environment: dict[str, str]) -> None:
     down = make("down", checkout, environment)
     assert environment["GROUNDCREW_NAME"] in down
     assert not (checkout / ".local").exists()
+    # Down stops an engine that was started by hand and that nobody else uses
+    engine.ensure()
     assert engine.connect().containers.list(all=True, filters={"name": environment["GROUNDCREW_NAME"]}) == []
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", int(environment["GROUNDCREW_HTTPS_PORT"])))

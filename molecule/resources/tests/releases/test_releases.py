@@ -123,7 +123,7 @@ def test_answers_stay_fast(fleet: Fleet, history: list[Answer]) -> None:
     # Of the releases the middle one: other work on this machine, as of other scenarios, slows down some of them
     released = percentile([percentile(seconds[name], 0.99) for name in GOOD], 0.5)
     say(
-        f"p99 during the middle one of the releases {released:.3f} s, {released / steady:.1f} times the steady {steady:.3f} s (which counts as {FLOOR} s at least)"
+        f"p99 in the middle release {released:.3f} s, {released / steady:.1f} times the steady {steady:.3f} s (which counts as {FLOOR} s at least)"
     )
     assert released <= 2 * max(steady, FLOOR)
 

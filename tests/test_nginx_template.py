@@ -1,0 +1,94 @@
+"""What nginx.conf becomes. That nginx takes it, and does what it says, is for the scenario to show."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from tests.rendering import MANAGED, render
+
+SITE: dict[str, Any] = {
+    "name": "shop",
+    "server_names": ["www.example.org", "example.org"],
+    "certificate_file": "/etc/ssl/shop/fullchain.pem",
+    "certificate_key_file": "/etc/ssl/shop/privkey.pem",
+    "upstreams": ["unix:/run/shop/web.sock"],
+    "static": [{"url": "/static/", "path": "/srv/shop/static"}],
+}
+DEBIAN_12 = {"distribution_major_version": "12", "distribution_release": "bookworm"}
+
+
+class TestNginx:
+    def render(self, sites: list[dict[str, Any]], **variables: Any) -> str:
+        text = render("nginx", "nginx.conf", nginx_sites=sites, **variables)
+        assert text.startswith(f"#\n# {MANAGED}\n#\n")
+        bare = re.sub(r"'[^'\n]*'|\"[^\"\n]*\"|#[^\n]*", "", text)
+        assert bare.count("{") == bare.count("}")
+        return text
+
+    def blocks(self, text: str, opening: str) -> list[str]:
+        """What stands in the blocks that begin with a line of a certain text, by their indentation."""
+        return [found[2] for found in re.finditer(rf"^( *){opening}[^\n]*{{\n(.*?)^\1}}$", text, re.MULTILINE | re.DOTALL)]
+
+    def servers(self, text: str) -> list[str]:
+        return self.blocks(text, "server ")
+
+    def test_unknown_hosts_get_nothing(self) -> None:
+        first = self.servers(self.render([SITE]))[0]
+        assert "default_server" in first
+        assert "ssl_reject_handshake on;" in first
+        assert "return 444;" in first
+
+    def test_a_site_called_by_its_address_has_a_certificate_for_the_handshake(self) -> None:
+        first = self.servers(self.render([{**SITE, "server_names": ["192.0.2.10"]}]))[0]
+        assert "ssl_certificate /etc/ssl/shop/fullchain.pem;" in first
+        assert "return 444;" in first
+
+    def test_every_name_is_redirected_to_https_on_the_public_port(self) -> None:
+        text = self.render([SITE, {**SITE, "name": "two", "server_names": ["two.example.org"]}], nginx_public_https_port=8443)
+        redirect = self.servers(text)[1]
+        assert "server_name www.example.org example.org two.example.org;" in redirect
+        assert "return 301 https://$host:8443$request_uri;" in redirect
+        assert "return 301 https://$host$request_uri;" in self.render([SITE])
+
+    def test_every_place_that_adds_a_header_adds_them_all(self) -> None:
+        site = self.servers(self.render([SITE]))[2]
+        places = [site.split(" location ")[0], *(body for body in self.blocks(site, "location ") if "add_header" in body)]
+        assert len(places) == 5
+        for place in places:
+            for header in ("Strict-Transport-Security", "X-Content-Type-Options", "Content-Security-Policy", "X-Request-ID"):
+                assert re.search(rf'add_header {header} "[^"]+" always;', place)
+
+    def test_a_closed_site_still_answers_those_who_watch_it(self) -> None:
+        """Catches a maintenance page that monitors and readiness get too, or that needs a reload."""
+        site = self.servers(self.render([{**SITE, "health_paths": ["/healthz"]}]))[2]
+        (all_else,), (health,) = self.blocks(site, "location / "), self.blocks(site, "location = /healthz ")
+        assert "if (-f /var/lib/groundcrew/maintenance/shop)" in all_else
+        assert "proxy_pass http://shop;" in all_else
+        assert "proxy_pass http://shop;" in health
+        assert "maintenance" not in health
+
+    def test_an_empty_header_takes_one_back(self) -> None:
+        assert "X-Frame-Options" in self.render([SITE])
+        assert "X-Frame-Options" not in self.render([{**SITE, "headers": {"X-Frame-Options": ""}}])
+
+    def test_http2_is_written_as_the_release_reads_it(self) -> None:
+        old, new = self.render([SITE], facts=DEBIAN_12), self.render([SITE])
+        assert "listen 443 ssl http2;" in old
+        assert "http2 on;" not in old
+        assert "listen 443 ssl;" in new
+        assert "http2 on;" in new
+
+    def test_session_tickets_are_off_where_their_keys_do_not_rotate(self) -> None:
+        assert "ssl_session_tickets off;" in self.render([SITE], facts=DEBIAN_12)
+
+    def test_only_tls_1_2_and_1_3(self) -> None:
+        assert re.findall(r"ssl_protocols (.*);", self.render([SITE])) == ["TLSv1.2 TLSv1.3"]
+
+    def test_the_request_id_reaches_application_and_log(self) -> None:
+        text = self.render([SITE])
+        assert "proxy_set_header X-Request-ID $request_id;" in text
+        assert '"request_id":"$request_id"' in text
+
+    def test_without_sites_nothing_is_served(self) -> None:
+        assert len(self.servers(self.render([]))) == 1
