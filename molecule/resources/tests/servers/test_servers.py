@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import testinfra
+from testinfra.utils.ansible_runner import AnsibleRunner
 
 from tools.console import say
 from tools.load import Answer, Load, Request, summary
@@ -38,10 +39,17 @@ COMBINATIONS = [("tornado", "command"), *((app, title) for app, servers in ORDER
 
 @dataclass
 class Machine:
-    """The one machine behind the names, and what was seen of each application under each server."""
+    """One of the two machines behind the names of the applications."""
 
     host: Any
     address: str
+
+
+@dataclass
+class Fleet:
+    """The applications on their machines, and what was seen of each under each server."""
+
+    machines: dict[str, Machine]
     inventory: Path
     seen: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     # How a request ended in the middle of which the server was told to stop
@@ -49,7 +57,7 @@ class Machine:
     answers: dict[str, list[Answer]] = field(default_factory=dict)
 
     def load(self, app: str) -> Load:
-        return Load(f"https://{app}.test:443", MIX, 4, EPHEMERAL / "ca/ca.pem", self.address, threads=12)
+        return Load(f"https://{app}.test:443", MIX, 4, EPHEMERAL / "ca/ca.pem", self.machines[app].address, threads=12)
 
     def get(self, app: str, path: str) -> tuple[int, bytes]:
         client = self.load(app).client()
@@ -59,8 +67,12 @@ class Machine:
 
     def ask(self, what: str, *apps: str) -> dict[str, Any]:
         program = (Path(__file__).parent / "look.py").read_text(encoding="utf-8")
-        with self.host.sudo():
-            found: dict[str, Any] = json.loads(self.host.check_output(f"/usr/bin/python3 -c %s {what} {' '.join(apps)}", program))
+        found: dict[str, Any] = {}
+        for address in {self.machines[app].address for app in apps}:
+            there = [app for app in apps if self.machines[app].address == address]
+            host = self.machines[there[0]].host
+            with host.sudo():
+                found |= json.loads(host.check_output(f"/usr/bin/python3 -c %s {what} {' '.join(there)}", program))
         return found
 
     def look(self, *apps: str) -> dict[str, Any]:
@@ -82,43 +94,51 @@ class Machine:
             capture_output=True,
             text=True,
             check=False,
-            timeout=300,
+            timeout=600,
         )
 
 
 @pytest.fixture(scope="session")
-def machine(request: pytest.FixtureRequest) -> Machine:
-    (host,) = testinfra.get_hosts(["debian13"], connection="ansible", ansible_inventory=request.config.option.ansible_inventory)
-    return Machine(host, str(host.ansible.get_variables()["ansible_host"]), Path(os.environ["MOLECULE_INVENTORY_FILE"]).parent)
+def fleet(request: pytest.FixtureRequest) -> Fleet:
+    inventory = Path(request.config.option.ansible_inventory)
+    runner = AnsibleRunner(str(inventory))
+    machines = {
+        name: Machine(
+            testinfra.get_host(f"ansible://{name}", ansible_inventory=str(inventory)), str(runner.get_variables(name)["ansible_host"])
+        )
+        for name in runner.get_hosts("web")
+    }
+    where = {app: machines[str(runner.get_variables(app)["machine"])] for app in runner.get_hosts("app")}
+    return Fleet(where, Path(os.environ["MOLECULE_INVENTORY_FILE"]).parent)
 
 
 @pytest.fixture(scope="session")
-def moved(machine: Machine) -> Machine:
+def moved(fleet: Fleet) -> Fleet:
     """Each application has been under each of its servers, and is back under its first."""
-    loads = {app: machine.load(app) for app in ORDER}
+    loads = {app: fleet.load(app) for app in ORDER}
     for visitors in loads.values():
         visitors.start()
-    found = machine.look("tornado", *ORDER)
-    machine.seen["tornado", "command"] = found.pop("tornado")
+    found = fleet.look("tornado", *ORDER)
+    fleet.seen["tornado", "command"] = found.pop("tornado")
     for app, seen in found.items():
-        machine.seen[app, ORDER[app][0][0]] = seen
+        fleet.seen[app, ORDER[app][0][0]] = seen
     for number in range(1, 1 + max(len(servers) for servers in ORDER.values())):
         moves = {app: servers[number % len(servers)] for app, servers in ORDER.items() if number <= len(servers)}
         begin = time.monotonic()
-        done = machine.run({app: variables for app, (_, variables) in moves.items()})
+        done = fleet.run({app: variables for app, (_, variables) in moves.items()})
         say(f"{time.monotonic() - begin:.1f} s: {', '.join(f'{app} to {title}' for app, (title, _) in moves.items())}")
         assert done.returncode == 0, done.stdout[-6000:] + done.stderr
-        for app, code in machine.ask("stop", *moves).items():
-            machine.stopped[app, ORDER[app][number - 1][0]] = code
-        for app, seen in machine.look(*moves).items():
+        for app, code in fleet.ask("stop", *moves).items():
+            fleet.stopped[app, ORDER[app][number - 1][0]] = code
+        for app, seen in fleet.look(*moves).items():
             if number < len(ORDER[app]):
-                machine.seen[app, moves[app][0]] = seen
-    machine.answers = {app: visitors.stop() for app, visitors in loads.items()}
-    return machine
+                fleet.seen[app, moves[app][0]] = seen
+    fleet.answers = {app: visitors.stop() for app, visitors in loads.items()}
+    return fleet
 
 
 @pytest.mark.parametrize(("app", "title"), COMBINATIONS)
-def test_an_application_runs_under_a_server(moved: Machine, app: str, title: str) -> None:
+def test_an_application_runs_under_a_server(moved: Fleet, app: str, title: str) -> None:
     """Catches a combination that the table lists and nobody has run, in the sandbox and by the way of all others."""
     seen = moved.seen[app, title]
     server, _, worker_class = title.partition(" ")
@@ -133,7 +153,7 @@ def test_an_application_runs_under_a_server(moved: Machine, app: str, title: str
 
 
 @pytest.mark.parametrize(("app", "title"), [found for found in COMBINATIONS if found[0] != "tornado"])
-def test_its_visitors_get_pages_and_files(moved: Machine, app: str, title: str) -> None:
+def test_its_visitors_get_pages_and_files(moved: Fleet, app: str, title: str) -> None:
     """Catches a migration or a static file that is not there, and an application that takes its visitors to be on plain HTTP."""
     seen = moved.seen[app, title]
     assert seen["page"]["notes"] == 0
@@ -142,7 +162,7 @@ def test_its_visitors_get_pages_and_files(moved: Machine, app: str, title: str) 
 
 
 @pytest.mark.parametrize("app", ORDER)
-def test_a_change_of_the_server_loses_no_request(moved: Machine, app: str) -> None:
+def test_a_change_of_the_server_loses_no_request(moved: Fleet, app: str) -> None:
     """Catches a server that cuts off its connections, or one whose socket is gone before nobody asks it."""
     answers = moved.answers[app]
     say(f"{app}: {json.dumps(summary(answers))}")
@@ -151,7 +171,7 @@ def test_a_change_of_the_server_loses_no_request(moved: Machine, app: str) -> No
 
 
 @pytest.mark.parametrize(("app", "title"), [(app, title) for app, servers in ORDER.items() for title, _ in servers])
-def test_a_server_ends_what_it_runs(moved: Machine, app: str, title: str) -> None:
+def test_a_server_ends_what_it_runs(moved: Fleet, app: str, title: str) -> None:
     """Catches a slot that does not start again as it was pinned, and a stop that cuts a request off where the table says that it does not."""
     code = moved.stopped[app, title]
     say(f"{app}, {title}: {'ended' if code == 0 else f'cut off, {code}'}")
@@ -159,11 +179,11 @@ def test_a_server_ends_what_it_runs(moved: Machine, app: str, title: str) -> Non
         assert code == 0
 
 
-def processes(machine: Machine, app: str) -> Any:
-    return machine.look(app)[app]["process"]
+def processes(fleet: Fleet, app: str) -> Any:
+    return fleet.look(app)[app]["process"]
 
 
-def test_a_senseless_combination_changes_nothing(moved: Machine) -> None:
+def test_a_senseless_combination_changes_nothing(moved: Fleet) -> None:
     before = processes(moved, "fastapi")
     done = moved.run({"fastapi": {"gunicorn_server": "waitress"}})
     assert done.returncode != 0
@@ -172,14 +192,14 @@ def test_a_senseless_combination_changes_nothing(moved: Machine) -> None:
     assert processes(moved, "fastapi") == before
 
 
-def test_a_server_that_is_not_there_replaces_nothing(moved: Machine) -> None:
+def test_a_server_that_is_not_there_replaces_nothing(moved: Fleet) -> None:
     """Catches a unit that starts the new server for the old slot, at its next crash or reboot."""
     done = moved.run({"tornado": {}}, gunicorn_server="gunicorn", gunicorn_application="board:Page", gunicorn_command=[])
     assert done.returncode != 0
     assert "add gunicorn to the application's requirements" in done.stdout, done.stdout[-4000:]
-    with moved.host.sudo():
-        moved.host.check_output("systemctl restart tornado-web@$(readlink /srv/tornado/web/live).service")
-        moved.host.check_output(
+    with moved.machines["tornado"].host.sudo():
+        moved.machines["tornado"].host.check_output("systemctl restart tornado-web@$(readlink /srv/tornado/web/live).service")
+        moved.machines["tornado"].host.check_output(
             "curl --silent --fail --retry 20 --retry-delay 1 --retry-all-errors --unix-socket /srv/tornado/web/live/run/web.sock http://tornado.test/healthz"
         )
     assert moved.run({"tornado": {}}).returncode == 0
