@@ -40,8 +40,6 @@ class Step:
     live: str = ""
     # Seconds from the command to the first answer of another release
     traffic: float = 0.0
-    # How many processes waited for a core when it began
-    queue: float = 0.0
 
     @property
     def seconds(self) -> float:
@@ -74,7 +72,7 @@ class Fleet:
         ]
 
     def run(self, name: str, playbook: str = "playbooks/deploy.yml", **variables: Any) -> Step:
-        before, queue, begin, traffic = self.get("/"), os.getloadavg()[0], time.time(), 0.0
+        before, begin, traffic = self.get("/"), time.time(), 0.0
         with tempfile.TemporaryFile("w+") as output:
             process = subprocess.Popen(self.command(playbook, **variables), cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
             while process.poll() is None:
@@ -84,7 +82,7 @@ class Fleet:
                 time.sleep(0.1)
             end = time.time()
             output.seek(0)
-            self.steps.append(Step(name, begin, end, process.returncode, output.read(), self.get("/"), traffic, queue))
+            self.steps.append(Step(name, begin, end, process.returncode, output.read(), self.get("/"), traffic))
         return self.steps[-1]
 
     def rest(self, name: str, load: Load, seconds: float) -> None:
