@@ -281,6 +281,12 @@ CASES = [
         ("nginx_sites", "www.example.org", "each host in one site's server_names only"),
     ),
     Case(
+        "nginx",
+        "a fallback without a root",
+        {"nginx_sites": [{**SITE, "static": [{"url": "/static/", "path": "/srv/shop/static", "fallbacks": ["shop/static"]}]}]},
+        ("nginx_sites", "absolute paths"),
+    ),
+    Case(
         "firewall",
         "two openings with one name",
         {"firewall_openings": [OPENING, OPENING]},

@@ -119,7 +119,7 @@ def test_kept_tasks_go_back_once_no_worker_is_left_that_lacks_them(release: Rele
     """Catches tasks that go back while an older worker still takes tasks: it parks them again, for the next release."""
     new, done = release("new", "added", "common")
     old, _ = release("old", "common")
-    giving = threading.Thread(target=celery_release.give_back, args=["new"], daemon=True)
+    giving = threading.Thread(target=celery_release.give_back, args=["new", 0], daemon=True)
     with worker(old, "old@host"):
         new.send_task("added", args=["one"])
         eventually(lambda: waiting("groundcrew.parked"))
@@ -133,6 +133,44 @@ def test_kept_tasks_go_back_once_no_worker_is_left_that_lacks_them(release: Rele
         assert eventually(lambda: done) == ["added one"]
 
 
+def test_a_worker_that_is_too_busy_to_answer_keeps_no_task_for_good(release: Release, capsys: pytest.CaptureFixture[str]) -> None:
+    """Catches a task that such a worker parks after the kept ones were given back: nobody would look for it until workers start again."""
+    new, done = release("new", "added", "busy")
+    old, _ = release("old")
+    begun, go = threading.Event(), threading.Event()
+
+    @old.task(name="busy", shared=False)  # type: ignore[untyped-decorator]
+    def busy() -> None:
+        begun.set()
+        go.wait(20)
+
+    new.send_task("added", args=["one"])
+    park_all(old)
+    giving = threading.Thread(target=celery_release.give_back, args=["new", 2], daemon=True)
+    with worker(old, "old@host"):
+        new.send_task("busy")
+        assert begun.wait(5)
+        giving.start()
+        eventually(lambda: "is known to this release: back" in capsys.readouterr().out)
+        go.set()
+        eventually(lambda: "waiting for the end of old@host:" in capsys.readouterr().out)
+        assert waiting("groundcrew.parked")
+    giving.join(timeout=10)
+    assert (giving.is_alive(), waiting("groundcrew.parked")) == (False, [])
+    with worker(new, "new@host"):
+        assert eventually(lambda: done) == ["added one"]
+
+
+def test_tasks_that_stay_parked_are_not_taken_over_and_over(release: Release, capsys: pytest.CaptureFixture[str]) -> None:
+    """Catches a broker that is kept busy by thousands of tasks that only another release knows."""
+    new, _ = release("new", "added")
+    old, _ = release("old")
+    new.send_task("added")
+    park_all(old)
+    celery_release.give_back("old", 1)
+    assert capsys.readouterr().out.count("unknown to this release too") == 1
+
+
 def test_a_task_that_is_still_unknown_stays_as_it_is(release: Release, capsys: pytest.CaptureFixture[str]) -> None:
     """Catches a start of older workers that changes or loses what a newer release has left."""
     new, _ = release("new", "added")
@@ -141,11 +179,11 @@ def test_a_task_that_is_still_unknown_stays_as_it_is(release: Release, capsys: p
         new.send_task("added", args=[number])
     park_all(old)
     before = [message["body"] for message in waiting("groundcrew.parked")]
-    celery_release.give_back("old")
+    celery_release.give_back("old", 0)
     celery_release.count("old")
     assert [message["body"] for message in waiting("groundcrew.parked")] == before
-    assert capsys.readouterr().out == "2\n"
-    celery_release.give_back("new")
+    assert capsys.readouterr().out == "2 parked tasks are unknown to this release too\n2\n"
+    celery_release.give_back("new", 0)
     assert len(waiting("celery")) == 2
 
 

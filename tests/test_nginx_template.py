@@ -72,6 +72,18 @@ class TestNginx:
         assert "X-Frame-Options" in self.render([SITE])
         assert "X-Frame-Options" not in self.render([{**SITE, "headers": {"X-Frame-Options": ""}}])
 
+    def test_static_files_are_looked_for_in_one_folder_after_the_other(self) -> None:
+        folder = {
+            "url": "/static.v1/",
+            "path": "/srv/shop/live/static/",
+            "fallbacks": ["/srv/shop/blue/static", "/srv/shop/green/static//"],
+        }
+        (found,) = self.blocks(self.render([{**SITE, "static": [folder]}]), r"location \^~ /static.v1/ ")
+        assert r"rewrite ^/static\.v1/(.*)$ /$1 break;" in found
+        (files,) = re.findall(r"try_files (.*);", found)
+        folders = [f"/srv/shop/{slot}/static" for slot in ("live", "blue", "green")]
+        assert files.split() == [*(f"{path}$uri{index}" for path in folders for index in ("", "/index.html")), "=404"]
+
     def test_http2_is_written_as_the_release_reads_it(self) -> None:
         old, new = self.render([SITE], facts=DEBIAN_12), self.render([SITE])
         assert "listen 443 ssl http2;" in old

@@ -269,7 +269,7 @@ class TestCelery:
         """Catches tasks that stay parked after a crash or a reboot, and a process that stays behind in a slot without workers."""
         assert self.worker({"name": "a", "queues": ["a"]})["Wants"] == "shop-celery-parked@%i.service"
         found = dict(directives(render("celery", "celery-parked@.service.j2", **CELERY)))
-        assert found["ExecStart"].endswith(" give-back shop.celery_app:celery")
+        assert found["ExecStart"].endswith(" give-back shop.celery_app:celery 330")
         assert found["StopWhenUnneeded"] == "true"
 
     def test_beat_keeps_its_schedule(self) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -59,6 +60,10 @@ class Fleet:
     def variant(self, name: str, broken: str = "", tasks: tuple[str, ...] = ("common",), text: str = "") -> None:
         """Make the source another release."""
         (self.source / "variant.py").write_text(f"NAME = {name!r}\nBROKEN = {broken!r}\nTASKS = {list(tasks)!r}\n{text}")
+        # Its one static file has a name of its own, as one with a hash in its name has
+        shutil.rmtree(self.source / "static")
+        (self.source / "static").mkdir()
+        (self.source / "static" / f"{name}.css").write_text(f"/* {name} */\n")
 
     def command(self, playbook: str, **variables: Any) -> list[str]:
         given = {"app_source": str(self.source), **variables}

@@ -2,7 +2,8 @@
 
     python -P celery_release.py --app shop.tasks:celery worker ...             Celery's command; unknown tasks are kept
     python -P celery_release.py probe shop.tasks:celery 60 default-blue@host   ends well once each worker has done a task
-    python -P celery_release.py give-back shop.tasks:celery                    ends once the tasks kept for this release are on their way again
+    python -P celery_release.py give-back shop.tasks:celery 330                gives the tasks kept for this release back; ends when no worker
+                                                                               has lacked one of its tasks for so many seconds
     python -P celery_release.py count shop.tasks:celery                        prints how many tasks are kept
 
 While two releases run side by side, and after a way back, a worker gets messages of tasks that only another release knows. Celery throws
@@ -69,8 +70,13 @@ def park(consumer: Any, body: Any, message: Any, exc: Exception) -> None:
     message.ack()
 
 
-def bring_back(app: Any) -> None:
-    """Give the parked tasks that this release knows back to their queues, and leave the others."""
+def parked(app: Any) -> int:
+    with app.connection_for_read() as connection, connection.channel() as channel:
+        return int(PARKED(channel).queue_declare().message_count)
+
+
+def bring_back(app: Any) -> int:
+    """Give the parked tasks that this release knows back to their queues, leave the others, and say how many these are."""
     with app.connection_for_write() as connection, connection.channel() as channel:
         left = []
         # No more than there were: a worker that has not answered may park them again
@@ -90,30 +96,38 @@ def bring_back(app: Any) -> None:
                 left.append(message)
         for message in left:
             message.requeue()
+    if left:
+        print(f"{len(left)} parked tasks are unknown to this release too", flush=True)
+    return len(left)
 
 
-def give_back(application: str) -> None:
+def give_back(application: str, seconds: float) -> None:
     """Wait for the workers to go that do not know all tasks of this release: they would park them again. A worker that was told to stop
-    takes tasks for a moment still, and others may run on hosts that know nothing of this one's slots, so the workers themselves are asked."""
+    takes tasks for a moment still, and others may run on hosts that know nothing of this one's slots, so the workers themselves are asked.
+    One that does not answer, as a solo one that runs a task, may still park some: so it looks again until such a worker is gone, too."""
     app = load(application)
     known = {name for name in app.tasks if not name.startswith("celery.")}
     waiting: list[str] = []
+    left, end = 0, time.monotonic() + seconds
     while True:
         # Comes back when the time for answers is over, hence no pause here. A name may be followed by settings of the task.
         answers = app.control.inspect(timeout=ANSWER).registered() or {}
         older = sorted(node for node, names in answers.items() if known - {name.split(" ")[0] for name in names})
-        if not older:
-            break
-        if older != waiting:
-            waiting = older
-            print(f"waiting for the end of {', '.join(older)}: not all tasks of this release are known there", flush=True)
-    bring_back(app)
+        if older:
+            end = time.monotonic() + seconds
+            if older != waiting:
+                print(f"waiting for the end of {', '.join(older)}: not all tasks of this release are known there", flush=True)
+        else:
+            if parked(app) != left:
+                left = bring_back(app)
+            if time.monotonic() >= end:
+                break
+        waiting = older
 
 
 def count(application: str) -> None:
     """Say how many tasks are parked. A broker that is away is an error at once."""
-    with find_app(application).connection_for_read() as connection, connection.channel() as channel:
-        print(PARKED(channel).queue_declare().message_count)
+    print(parked(find_app(application)))
 
 
 @shared_task(name="groundcrew.probe", ignore_result=True)  # type: ignore[untyped-decorator]
@@ -154,10 +168,10 @@ def main() -> None:
     match sys.argv[1:]:
         case ["probe", application, seconds, *nodes]:
             sys.exit(probe(application, float(seconds), nodes))
-        case ["give-back", application]:
+        case ["give-back", application, seconds]:
             # Unwinds, so that the tasks in its hands are in the queue again at once
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-            give_back(application)
+            give_back(application, float(seconds))
         case ["count", application]:
             count(application)
         case arguments:

@@ -150,18 +150,18 @@ def test_an_unknown_task_waits_for_a_release_that_knows_it(host: Any, eventually
     enqueue(host, "newer", name)
     assert eventually(lambda: parked() == 1)
     host.check_output(f"systemctl restart {unit}")
-    assert eventually(lambda: not host.service(giving).is_running)
+    assert eventually(lambda: "parked tasks are unknown to this release too" in journal(host, giving))
     assert parked() == 1
     # As a release that knows the task, beside a worker of an older one
     pinned = f"/etc/probe/slots/worker/{slot}/environment"
-    host.check_output(f"echo NEWER=1 >> {pinned} && systemctl restart {unit}")
+    host.check_output(f"echo NEWER=1 >> {pinned} && systemctl restart {unit} {giving}")
     assert eventually(lambda: f"waiting for the end of {older.split('@')[0].removeprefix('probe-worker-')}" in journal(host, giving))
     assert parked() == 1
     # The last older one goes
     host.check_output(f"systemctl restart {older} && sed -i /NEWER/d {pinned}")
     assert eventually(lambda: marks(host, name))
     assert eventually(lambda: parked() == 0)
-    host.check_output(f"systemctl restart {unit} {older}")
+    host.check_output(f"systemctl restart {unit} {older} {giving}")
 
 
 def test_a_broken_application_replaces_nothing(host: Any, converge: Converge) -> None:

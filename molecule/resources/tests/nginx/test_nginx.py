@@ -135,6 +135,7 @@ def test_http2_is_negotiated(address: str) -> None:
         (SITE, "/status/404", 404),
         (SITE, "/status/503", 503),
         (SITE, "/static/site.css", 200),
+        (SITE, "/static/old.css", 200),
         (SITE, "/static/none.css", 404),
         (PLAIN, "/", 404),
         (DOWN, "/", 502),
@@ -160,14 +161,22 @@ def test_a_header_may_be_left_to_the_application(address: str) -> None:
     assert get(address, "/", PLAIN).headers.get_all("X-Frame-Options") == ["DENY"]
 
 
+@pytest.mark.parametrize("name", ["site.css", "old.css"])
 @pytest.mark.parametrize(("accepted", "encoding"), [("br, gzip", "br"), ("gzip", "gzip"), ("identity", None)])
-def test_static_files_come_precompressed(address: str, accepted: str, encoding: str | None) -> None:
-    """Catches a missing brotli module, and files compressed at each request."""
-    answer = get(address, "/static/site.css", Accept_Encoding=accepted)
+def test_static_files_come_precompressed(address: str, name: str, accepted: str, encoding: str | None) -> None:
+    """Catches a missing brotli module, files compressed at each request, and one of a further folder that is sent in another way."""
+    answer = get(address, f"/static/{name}", Accept_Encoding=accepted)
     assert answer.headers.get("Content-Encoding") == encoding
     assert answer.headers["Content-Type"] == "text/css"
     assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
     assert (len(answer.body) > 1000) == (encoding is None)
+
+
+def test_further_folders_hold_what_the_first_has_not(address: str) -> None:
+    """Catches the older one of two files of a name, and further folders that nobody named."""
+    assert b"black" in get(address, "/static/site.css", Accept_Encoding="identity").body
+    assert b"white" in get(address, "/static/old.css", Accept_Encoding="identity").body
+    assert [get(address, path).status for path in ("/static/", "/static/none.css", "/mutable/old.css")] == [404] * 3
 
 
 def test_cache_headers_fit_what_they_stand_on(address: str) -> None:
@@ -177,8 +186,9 @@ def test_cache_headers_fit_what_they_stand_on(address: str) -> None:
 
 
 def test_static_folder_does_not_leak_its_neighbours(address: str) -> None:
-    """Catches an alias that reaches out of its folder."""
-    for path in ("/static../upstream.py", "/static/../upstream.py", "/static/%2e%2e/upstream.py"):
+    """Catches a URL that reaches out of its folder."""
+    beside = ("/static../upstream.py", "/static/../upstream.py", "/static/%2e%2e/upstream.py", "/static/%252e%252e/upstream.py")
+    for path in (*beside, "/static/srv/shop/upstream.py", "/static/%0a/../../upstream.py", "/static/x/..%2f..%2fupstream.py"):
         assert b"socketserver" not in get(address, path).body
 
 

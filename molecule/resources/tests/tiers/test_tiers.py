@@ -86,6 +86,22 @@ def test_one_beat_for_all_workers(fleet: dict[str, Any]) -> None:
     assert sorted(states.values()) == ["active", "inactive"], states
 
 
+# The next release brings it back
+def test_beat_ends_on_one_host_before_it_starts_on_another(fleet: dict[str, Any]) -> None:
+    """Catches two schedulers for the time in which a run takes beat from one host and gives it to another."""
+    program = str(Path(sys.executable).with_name("ansible-playbook"))
+    given = json.dumps({"celery_beat": "{{ inventory_hostname == 'worker1' }}"})
+    command = [program, f"--inventory={os.environ['MOLECULE_INVENTORY_FILE']}", f"--extra-vars={given}", "playbooks/worker.yml"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stdout[-4000:]
+    when = "journalctl --no-pager -o short-unix -u textreport-beat.service | grep ' %s ' | tail -n 1 | cut -d ' ' -f 1"
+    with fleet["app2"].sudo(), fleet["worker1"].sudo():
+        assert not fleet["app2"].file("/etc/systemd/system/textreport-beat.service").exists
+        assert fleet["worker1"].service("textreport-beat").is_running
+        ended, started = (fleet[name].check_output(when % what) for name, what in (("app2", "Stopped"), ("worker1", "Started")))
+    assert float(ended) < float(started)
+
+
 def test_workers_run_what_their_release_of_debian_needs(fleet: dict[str, Any]) -> None:
     """Catches wheels of another Python on a host of the older release."""
     pythons = {name: fleet[name].check_output("/srv/textreport/current/venv/bin/python -V") for name in ("app1", "worker1")}
