@@ -132,7 +132,8 @@ def test_a_release_that_failed_is_marked_on_the_other_hosts(runs: dict[str, Run]
 
 def batches(folder: Path, role: str, hosts: dict[str, dict[str, Any]], serial: int) -> Run:
     """The calls and the output of a role on hosts of which one failure ends the run, with a hook that fails too."""
-    (folder / "cases.json").write_text(json.dumps(hosts))
+    # Of the workers' companions, none can go back
+    (folder / "cases.json").write_text(json.dumps({**hosts, **({"companion": {"fails": "returned"}} if role == "celery" else {})}))
     (folder / "ill.yml").write_text(yaml.safe_dump([{"name": "Fail", "ansible.builtin.fail": {"msg": "the hook broke"}}]))
     variables = {
         "ansible_python_interpreter": sys.executable, f"{role}_name": "{{ inventory_hostname }}", f"{role}_application": "shop:app",
@@ -177,6 +178,7 @@ def test_workers_that_fail_bring_back_the_servers_that_moved_before(tmp_path: Pa
     assert found == [("returned", "new", "its workers failed on untested")] * (1 if first else 2)
     marks = [call for call in run["calls"] if call["state"] == "bad"]
     assert [(call["release"], call["reason"]) for call in marks] == [("new", "its workers failed on untested")] * 4
+    assert "Not all companions went back: One or more items failed" in run["output"]
     assert call(run, "worker1", "returned")["reason"] == "another host failed: untested"
     assert "has not done a task within 330 s" in run["output"].split("Stop with the reason", 1)[1]
     assert "A hook after_failure failed: the hook broke" in run["output"]
