@@ -124,18 +124,64 @@ def test_a_failure_says_why_and_what_serves(runs: dict[str, Run]) -> None:
     assert re.search(r"tasks that the failed release did not know\] \**\n[^\[]*changed: \[untested\]", runs["celery"]["output"])
 
 
-def test_companions_go_back_with_their_own_units(runs: dict[str, Run]) -> None:
-    """Catches the web server's units being stopped in the workers' slots, and workers that go back for a setting of the web server."""
-    found = [call for call in runs["gunicorn"]["calls"] if call["root"] == "/srv/companion/worker"]
-    assert [(call["state"], call["bad"], call["units"]) for call in found] == [("returned", "new", [])] * 3
-
-
 def test_a_release_that_failed_is_marked_on_the_other_hosts(runs: dict[str, Run]) -> None:
     """Catches a host that takes up, or goes back to, a release that has failed elsewhere; a setting that failed marks nothing."""
-    found = [(call["release"], call["state"], call["reason"]) for call in runs["gunicorn"]["calls"] if call["case"] == "another host"]
-    assert sorted(found) == sorted(
-        ("new", "bad", f"it failed on {case}") for case in ("silent", "crashing", "killed-and-bad") for _ in range(len(CASES) - 1)
-    )
+    found = [(call["release"], call["state"]) for call in runs["gunicorn"]["calls"] if call["case"] == "another host"]
+    assert found == [("new", "bad")] * 3 * (len(CASES) - 1)
+
+
+def batches(folder: Path, role: str, hosts: dict[str, dict[str, Any]], serial: int) -> Run:
+    """The calls and the output of a role on hosts of which one failure ends the run, with a hook that fails too."""
+    # Of the workers' companions, none can go back
+    (folder / "cases.json").write_text(json.dumps({**hosts, **({"companion": {"fails": "returned"}} if role == "celery" else {})}))
+    (folder / "ill.yml").write_text(yaml.safe_dump([{"name": "Fail", "ansible.builtin.fail": {"msg": "the hook broke"}}]))
+    variables = {
+        "ansible_python_interpreter": sys.executable, f"{role}_name": "{{ inventory_hostname }}", f"{role}_application": "shop:app",
+        f"{role}_root": "/srv/{{ inventory_hostname }}/current", f"{role}_companions": [{"host": "elsewhere", "slots": "/srv/companion/slots"}],
+        f"{role}_hooks": {"after_failure": [str(folder / "ill.yml")]},
+    }  # fmt: skip
+    (folder / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": dict.fromkeys([*hosts, "elsewhere"]), "vars": variables}}))
+    tasks = [{"name": "Run", "ansible.builtin.import_role": {"name": role, "tasks_from": "service"}}]
+    play = {"name": "Run", "hosts": "all:!elsewhere", "serial": serial, "any_errors_fatal": True, "gather_facts": False, "tasks": tasks}
+    (folder / "play.yml").write_text(yaml.safe_dump([play]))
+    environment = {
+        **os.environ, "STEPS_CASES": str(folder / "cases.json"), "STEPS_CALLS": str(folder / "calls"), "ANSIBLE_NOCOLOR": "1",
+        "ANSIBLE_ACTION_PLUGINS": f"{STEPS / 'action'}:{ROOT / 'plugins/action'}", "PATH": f"{STEPS / 'bin'}:{os.environ['PATH']}",
+    }  # fmt: skip
+    command = [str(PLAYBOOK), "-i", str(folder / "hosts.yml"), "-c", "local", str(folder / "play.yml")]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode != 0, done.stdout
+    return {"output": done.stdout, "calls": [json.loads(line) for line in (folder / "calls").read_text().splitlines()]}
+
+
+# Of a batch, the host that failed and the one that did not; then one after the other
+@pytest.mark.parametrize("serial", [2, 1])
+def test_companions_go_back_where_no_host_serves_the_release(tmp_path: Path, serial: int) -> None:
+    """Catches workers that stay on a release which no server runs, or leave it to servers that run it; and what is said of a healthy host."""
+    run = batches(tmp_path, "gunicorn", {"app1": MOVES, "app2": {**MOVES, "fails": "answering"}}, serial)
+    companions = [call for call in run["calls"] if call["root"] == "/srv/companion/slots"]
+    back = {"state": "returned", "bad": "new", "units": [], "reason": "it failed on app2"}
+    assert [{name: call[name] for name in back} for call in companions] == ([back] * 2 if serial == 2 else [])
+    reasons = {call["case"]: call["reason"] for call in run["calls"] if call["state"] == "returned" and call not in companions}
+    assert reasons == {"app2": "answering went wrong", **({"app1": "another host failed: app2"} if serial == 2 else {})}
+    assert {call["reason"] for call in run["calls"] if call["state"] == "bad"} == {"it failed on app2"}
+    assert "answering went wrong\n" in run["output"].split("Stop with the reason", 1)[1]
+    assert ("--unit=app1-web@green.service" in run["output"], "--unit=app2-web@green.service" in run["output"]) == (False, True)
+    assert "A hook after_failure failed: the hook broke" in run["output"]
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_workers_that_fail_bring_back_the_servers_that_moved_before(tmp_path: Path, first: bool) -> None:
+    """Catches a release that is wanted where its workers have failed, and a new host of workers that takes a good one from the servers."""
+    run = batches(tmp_path, "celery", {"worker1": MOVES, "untested": {**MOVES, **({"live": "", "from": ""} if first else {})}}, 2)
+    found = [(call["state"], call["bad"], call["reason"]) for call in run["calls"] if call["root"] == "/srv/companion/slots"]
+    assert found == [("returned", "new", "its workers failed on untested")] * (1 if first else 2)
+    marks = [call for call in run["calls"] if call["state"] == "bad"]
+    assert [(call["release"], call["reason"]) for call in marks] == [("new", "its workers failed on untested")] * 4
+    assert "Not all companions went back: One or more items failed" in run["output"]
+    assert call(run, "worker1", "returned")["reason"] == "another host failed: untested"
+    assert "has not done a task within 330 s" in run["output"].split("Stop with the reason", 1)[1]
+    assert "A hook after_failure failed: the hook broke" in run["output"]
 
 
 def go_back(folder: Path, release: str = "") -> subprocess.CompletedProcess[str]:

@@ -69,6 +69,20 @@ def test_settings_reach_each_server_in_its_own_words(tmp_path: Path) -> None:
     assert "--blocking-threads" not in words
 
 
+def test_a_setting_of_nothing_is_a_setting(tmp_path: Path) -> None:
+    """Catches an extra setting that is left out because it is 0 or empty; of the role's own ones, these mean that there is none."""
+    extra = {"backlog": 0, "root-path": "", "reload": False, "ws": None, "no-server-header": True}
+    words, _ = start(tmp_path, gunicorn_server="uvicorn", gunicorn_interface="asgi", gunicorn_extra_settings=extra)
+    assert words[words.index("--backlog") + 1] == "0"
+    assert words[words.index("--root-path") + 1] == ""
+    assert words[words.index("--no-server-header") + 1].startswith("--")
+    assert not {"--reload", "--ws"} & {*words}
+    words, _ = start(
+        tmp_path, gunicorn_server="hypercorn", gunicorn_interface="asgi", gunicorn_max_requests=0, gunicorn_extra_settings=extra
+    )
+    assert "--max-requests" not in words
+
+
 @pytest.mark.parametrize("server", ["uvicorn", "granian"])
 def test_a_factory_is_called(tmp_path: Path, server: str) -> None:
     """Catches a server that serves the function, not what it makes."""

@@ -21,7 +21,7 @@ SHOWN = {
     "web": ["nginx_http_port", "nginx_https_port", "nginx_public_https_port", "nginx_sites", "smoke_url", "tls_directory",
             "smoke_ready_path", "smoke_task_path", "smoke_units", "site_static_immutable"],
     "app": ["gunicorn_address", "gunicorn_clients", "gunicorn_companions"],
-    "worker": ["celery_beat"],
+    "worker": ["celery_beat", "celery_companions"],
     "db": ["postgresql_port", "postgresql_listen_addresses"],
     "cache": ["redis_addresses", "redis_instances"],
 }  # fmt: skip
@@ -100,6 +100,7 @@ def test_addresses_may_be_of_ipv6(tmp_path: Path) -> None:
     assert got["app1"]["gunicorn_address"] == "[fd00::21]:8000"
     assert got["app1"]["gunicorn_clients"] == ["fd00::20"]
     assert got["app1"]["gunicorn_companions"] == [{"host": host, "slots": "/srv/textreport/worker"} for host in ("worker1",)]
+    assert got["worker1"]["celery_companions"] == [{"host": host, "slots": "/srv/textreport/web"} for host in ("app1", "app2")]
     assert got["web1"]["nginx_sites"][0]["upstreams"] == ["[fd00::21]:8000", "[fd00::22]:8000"]
     assert got["db1"]["postgresql_listen_addresses"] == ["127.0.0.1", "fd00::24"]
     assert got["cache1"]["redis_addresses"] == ["127.0.0.1", "fd00::25"]

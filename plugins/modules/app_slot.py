@@ -24,8 +24,8 @@ options:
       - V(live) moves to O(slot), now and after a reboot.
       - V(drained) waits until nobody is connected to the idle slot, and fails as soon as the live one does not answer.
       - V(stopped) stops the idle slot.
-      - V(returned) puts O(slot) out of service, and goes back to the other one where it was live already. The release is marked bad,
-        and the one of the other slot is current again.
+      - V(returned) puts O(slot) out of service, and goes back to the other one where it was live already, once that answers, if it was
+        stopped before. O(slot) ends its requests first. The release is marked bad, and the one of the other slot is current again.
     type: str
     choices: [recovered, compared, started, answering, live, drained, stopped, returned]
     required: true
@@ -42,12 +42,15 @@ options:
   followers: {description: Units of the current release that are no part of a slot., type: list, elements: str, default: []}
   run: {description: "Folder of a slot's sockets, with {slot} in it.", type: str, default: ""}
   socket: {description: Name of the socket in that folder., type: str, default: web.sock}
-  paths: {description: Paths that must answer 200., type: list, elements: str, default: [/]}
+  paths: {description: "Paths that must answer 200; with V(started), those that must do so on a way back.", type: list, elements: str, default: [/]}
   host: {description: Host name in these requests., type: str, default: localhost}
-  timeout: {description: Seconds within which a state must be reached., type: int, default: 30}
+  timeout:
+    description: Seconds within which a state must be reached; with V(returned), those that the slot has to end its requests.
+    type: int
+    default: 30
   least: {description: "Seconds that V(drained) watches the live slot at least.", type: int, default: 0}
   wait: {description: Whether to wait until stopped units have ended., type: bool, default: true}
-  who: {description: "Who is written down with V(returned).", type: str, default: ""}
+  who: {description: "Who is written down with V(returned). The action of the same name gives it.", type: str, default: ""}
   reason: {description: "Why V(returned) is asked for; the release is marked bad with it.", type: str, default: ""}
   bad: {description: "With V(returned), do nothing but where this release is live.", type: str, default: ""}
 attributes:
@@ -139,6 +142,8 @@ class Slots:
     copies: str = ""
     watched: list[str] = field(default_factory=list)
     run: str = ""
+    socket: str = ""
+    gate: dict[str, Any] = field(default_factory=dict)
     followers: list[str] = field(default_factory=list)
 
     @property
@@ -211,7 +216,10 @@ class Slots:
         live, so of two the one that was pinned last may have proved nothing, and the other one has served."""
         if not self.live or self.pinned(self.idle).get("since", 0) >= self.pinned(self.live).get("since", 0):
             return False
-        states = self.states(self.idle)
+        return self.up(self.idle)
+
+    def up(self, slot: str) -> bool:
+        states = self.states(slot)
         return bool(states) and all(state["ActiveState"] in RUNNING for state in states)
 
     def unsettled(self) -> bool:
@@ -235,6 +243,9 @@ class Slots:
             swap(folder / "run", self.run.replace("{slot}", slot))
         swap(folder / "release", self.home / "releases" / self.wanted)
         pinned = {"units": self.units, "followers": self.followers, "digest": self.digest(), "since": time.time()}
+        if self.run:
+            # A way back asks for these too, also one that another service of the release has to take
+            pinned["gate"] = self.gate
         part = folder / f".{PINNED}.part"
         part.write_text(json.dumps(pinned), encoding="utf-8")
         part.replace(folder / PINNED)
@@ -253,10 +264,13 @@ class Slots:
             shutil.copymode(name, part)
             part.replace(folder / os.path.basename(name))
 
-    def socket_of(self, slot: str, name: str) -> str:
+    def socket_of(self, slot: str) -> str:
         # Where it was pinned to, which may differ from what is wanted now: each application server has its own way
         pinned = self.root / slot / "run"
-        return f"{os.readlink(pinned) if pinned.is_symlink() else self.run.replace('{slot}', slot)}/{name}"
+        return f"{os.readlink(pinned) if pinned.is_symlink() else self.run.replace('{slot}', slot)}/{self.socket}"
+
+    def is_connected(self, slot: str) -> bool:
+        return connections(Path("/proc/net/unix").read_text(encoding="utf-8", errors="replace"), self.socket_of(slot)) > 0
 
     def trouble(self, slot: str) -> str:
         """Why the slot will not come up by itself, or nothing."""
@@ -283,7 +297,7 @@ class Slots:
         there = [state["Id"] for state in self.states(slot) if state["LoadState"] == "loaded" or state["ActiveState"] in RUNNING]
         systemctl("stop", there, *([] if wait else ["--no-block"]))
 
-    def back(self, slot: str, reason: str, wait: bool, who: str) -> None:
+    def back(self, slot: str, reason: str, wait: bool, who: str, drain_time: int) -> None:
         """Put a slot out of service; the other one serves, and its release is the wanted one again."""
         other = next(name for name in SLOTS if name != slot)
         failed, good = self.runs(slot), self.runs(other)
@@ -298,11 +312,18 @@ class Slots:
         if good:
             # A unit whose file was removed since it was read would be started, and then not be enabled
             systemctl("daemon-reload")
+            # What serves is left for what answers
+            must_answer = self.live == slot and not self.up(other)
             # Workers that were told to stop end a long task first: until they start again, those of the failed slot take what comes
             systemctl("start", self.known(other))
+            if must_answer and (gate := self.pinned(other).get("gate")):
+                wait_for_answers(self, {**gate, "slot": other})
             self.move(other)
             # Also where another service of this host has pointed `current` back before
             systemctl("try-restart", self.pinned(slot).get("followers", []) if failed != good else [], "--no-block")
+            # Some of its requests may be answered well, and not every server ends them when it is told to stop
+            if (self.root / slot / "run").is_symlink():
+                until(drain_time, lambda: not self.is_connected(slot))
         self.stop(slot, wait)
 
 
@@ -319,7 +340,7 @@ def until(timeout: float, done: Callable[[], bool], pause: float = 0.1) -> bool:
 
 def wait_for_answers(slots: Slots, given: Mapping[str, Any]) -> None:
     slot = given["slot"]
-    path = slots.socket_of(slot, given["socket"])
+    path = slots.socket_of(slot)
     said = ""
 
     def answers() -> bool:
@@ -341,7 +362,7 @@ def wait_for_answers(slots: Slots, given: Mapping[str, Any]) -> None:
 
 def drain(slots: Slots, given: Mapping[str, Any]) -> None:
     """Watch the live slot while the idle one ends what it does: as long as that runs, the way back is one rename."""
-    live, old = slots.live, slots.socket_of(slots.idle, given["socket"])
+    live = slots.live
     through = f"{slots.root}/live/run/{given['socket']}"
     begin = time.monotonic()
     restarts = slots.restarts(live)
@@ -355,7 +376,7 @@ def drain(slots: Slots, given: Mapping[str, Any]) -> None:
             raise ReleaseError("after the switch, it ended by itself")
         if time.monotonic() - begin < given["least"]:
             return False
-        return not connections(Path("/proc/net/unix").read_text(encoding="utf-8", errors="replace"), old)
+        return not slots.is_connected(slots.idle)
 
     # Whoever is still connected when the time is over is left to the stop of the units, which waits for running requests
     until(given["timeout"], drained, pause=0.25)
@@ -371,7 +392,8 @@ def step(given: Mapping[str, Any], check: bool) -> dict[str, Any]:
     begin = time.monotonic()
     slots = Slots(
         root=Path(given["root"]), units=given["units"], release=given["release"] or "", files=given["files"], copies=given["copies"] or "",
-        watched=given["watched"], run=given["run"], followers=given["followers"],
+        watched=given["watched"], run=given["run"], socket=given["socket"], followers=given["followers"],
+        gate={name: given[name] for name in ("paths", "host", "timeout")},
     )  # fmt: skip
     state, slot, changed = given["state"], given["slot"], False
     result: dict[str, Any] = {
@@ -406,7 +428,10 @@ def step(given: Mapping[str, Any], check: bool) -> dict[str, Any]:
         slots.stop(slots.idle, given["wait"])
         changed = True
     elif slot or (slots.runs(slots.live) == given["bad"] and slots.runs(slots.idle) not in {"", given["bad"]}):
-        slots.back(slot or slots.live, given["reason"], given["wait"], given["who"])
+        try:
+            slots.back(slot or slots.live, given["reason"], given["wait"], given["who"], given["timeout"])
+        except ReleaseError as error:
+            raise ReleaseError(f"{given['reason']}. There is no way back: {error}") from error
         changed = True
     return {
         **result, "changed": changed, "live": slots.live, "idle": slots.idle, "release": slots.wanted,

@@ -249,8 +249,10 @@ def test_a_failed_release_gives_way_to_the_one_before(home: Path, systemd: Syste
 
 
 def test_the_failed_slot_works_until_the_other_one_does(home: Path, systemd: Systemd) -> None:
-    """Catches tasks that nobody takes while old workers, told to stop before, end a long one; and a way back into nothing."""
-    move(home)
+    """Catches tasks that nobody takes while old workers, told to stop before, end a long one; and a way back into what does not answer."""
+    slot = ask(home, "compared")["idle"]
+    for state in ("started", "live"):
+        ask(home, state, slot=slot, timeout=0)
     move(home, "two")
     systemd.broken = "@blue"
     with pytest.raises(ReleaseError, match="@blue does not start"):
@@ -259,12 +261,29 @@ def test_the_failed_slot_works_until_the_other_one_does(home: Path, systemd: Sys
     assert (home / "releases/two/bad").exists()
     assert ask(home, "compared")["reasons"] == ["release one is wanted, and two is live"]
     systemd.broken = ""
+    systemd.active -= {"shop-web@blue.socket", "shop-web@blue.service"}
+    with pytest.raises(ReleaseError, match=r"it is broken\. There is no way back: not within 0 s: /healthz FileNotFoundError"):
+        ask(home, "returned", slot="green", reason="it is broken", wait=False)
+    assert (systemd.slots(systemd.active), os.readlink(home / "web/live")) == ({"green", "blue"}, "green")
+    systemd.active -= {"shop-web@blue.socket", "shop-web@blue.service"}
     systemd.verbs.clear()
-    ask(home, "returned", slot="green", reason="it is broken", wait=False)
+    with server(home.parent / "run-blue/s", healthz=200):
+        ask(home, "returned", slot="green", reason="it is broken", wait=False)
     assert [verb for verb in systemd.verbs if verb[0] in {"start", "stop"}] == [
         ("start", {"blue"}, ()),
         ("stop", {"green"}, ("--no-block",)),
     ]
+
+
+def test_a_release_that_never_served_stops_also_where_the_live_one_does_not_answer(home: Path, systemd: Systemd) -> None:
+    """Catches a failed slot that stays beside the live one, because a way back is waited for where there is none to take."""
+    for state in ("started", "live"):
+        ask(home, state, slot="blue", timeout=0)
+    select(home, "two")
+    ask(home, "started", slot="green")
+    systemd.active -= {"shop-web@blue.service"}
+    ask(home, "returned", slot="green", reason="it is broken")
+    assert (systemd.slots(systemd.active), os.readlink(home / "web/live")) == ({"blue"}, "blue")
 
 
 def test_a_unit_that_is_gone_keeps_nobody_from_going_back(home: Path, systemd: Systemd) -> None:
@@ -276,7 +295,8 @@ def test_a_unit_that_is_gone_keeps_nobody_from_going_back(home: Path, systemd: S
     ask(home, "live", slot="green", units=fewer)
     ask(home, "stopped", units=fewer)
     systemd.removed.add("shop-web@blue.socket")
-    assert ask(home, "returned", slot="green", reason="it is broken", units=fewer)["live"] == "blue"
+    with server(home.parent / "run-blue/s", healthz=200):
+        assert ask(home, "returned", slot="green", reason="it is broken", units=fewer)["live"] == "blue"
     assert systemd.active == {"shop-web@blue.service"}
     assert "shop-web@blue.service" in systemd.enabled
 
@@ -321,7 +341,8 @@ def test_companions_go_back_where_they_run_the_bad_release(home: Path, systemd: 
     assert not ask(home, "returned", bad="three", units=[])["changed"]
     # The web server's slot on the same host was first
     select(home, "one")
-    assert ask(home, "returned", bad="two", units=[], reason="it failed elsewhere")["live"] == "blue"
+    with server(home.parent / "run-blue/s", healthz=200):
+        assert ask(home, "returned", bad="two", units=[], reason="it failed elsewhere")["live"] == "blue"
     assert systemd.restarted == ["shop-beat.service"]
     assert systemd.lines == []
     assert systemd.slots(systemd.active) == {"blue"}
@@ -398,6 +419,23 @@ def test_the_old_slot_is_left_once_nobody_is_connected(home: Path, systemd: Syst
             assert ask(home, "drained", timeout=1)["seconds"] >= 1
         with pytest.raises(ReleaseError, match="after the switch, /page answered 404"):
             ask(home, "drained", paths=["/healthz", "/page"])
+
+
+def test_a_failed_slot_ends_its_requests_too(home: Path, systemd: Systemd) -> None:
+    """Catches requests that are cut off by a way back, and one that waits for the slot that it goes to, though that runs."""
+    move(home)
+    select(home, "two")
+    for state in ("started", "live"):
+        ask(home, state, slot="green")
+    with server(home.parent / "run-green/s"), socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(home.parent / "run-green/s"))
+        thread = threading.Thread(target=ask, args=(home, "returned"), kwargs={"slot": "green", "timeout": 10})
+        thread.start()
+        assert app_slot.until(5, lambda: os.readlink(home / "web/live") == "blue")
+        assert systemd.slots(systemd.active) == {"blue", "green"}
+        client.close()
+        thread.join(5)
+    assert systemd.slots(systemd.active) == {"blue"}
 
 
 def test_the_old_slot_is_asked_where_it_is_pinned(home: Path, systemd: Systemd) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -143,12 +144,79 @@ def live(fleet: dict[str, Any]) -> dict[str, str]:
     return {name: fleet[name].check_output("basename $(readlink -f /srv/textreport/web/live/release)") for name in ("app1", "app2")}
 
 
+def changed(folder: Path, comment: str) -> Path:
+    """Return the sample's source as another release."""
+    source = shutil.copytree(ROOT / "app", folder / "app", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info", ".*"))
+    with (source / "src/textreport/__init__.py").open("a", encoding="utf-8") as module:
+        module.write(f"\n# {comment}\n")
+    return source
+
+
+def deploy(source: Path) -> subprocess.CompletedProcess[str]:
+    """Return a run of a release of this source."""
+    given = {"app_source": str(source), "deploys_sample": True}
+    command = [
+        str(Path(sys.executable).with_name("ansible-playbook")),
+        f"--inventory={os.environ['MOLECULE_INVENTORY_FILE']}",
+        f"--extra-vars={json.dumps(given)}",
+        "playbooks/deploy.yml",
+    ]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
+
+
+def standing(fleet: dict[str, Any]) -> dict[str, set[str]]:
+    """Return, for each host that has releases, those that are current there or live in one of its services."""
+    links = "/srv/textreport/current $(ls -d /srv/textreport/*/live/release)"
+    return {
+        name: set(fleet[name].check_output(f"for link in {links}; do basename $(readlink -f $link); done").split())
+        for name in ("app1", "app2", "worker1")
+    }
+
+
+@pytest.fixture(scope="module")
+def mended(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the source of a release that fails on some hosts first."""
+    return changed(tmp_path_factory.mktemp("mended"), "A release that fails on some hosts first")
+
+
+@pytest.mark.parametrize(("where", "service", "unit"), [("worker1", "worker", "worker-default"), ("app1", "web", "web")])
+def test_a_release_that_fails_on_the_first_hosts_is_nowhere(
+    fleet: dict[str, Any], mended: Path, where: str, service: str, unit: str
+) -> None:
+    """Catches a release that its failure elsewhere leaves current, unmarked or running, so that a later run takes it up."""
+    before = standing(fleet)
+    idle = {"blue": "green", "green": "blue"}[fleet[where].check_output(f"readlink /srv/textreport/{service}/live")]
+    broken = f"/etc/systemd/system/textreport-{unit}@{idle}.service.d"
+    with fleet[where].sudo():
+        fleet[where].check_output(f"mkdir -p {broken} && printf '[Service]\\nExecStartPre=/bin/false\\n' > {broken}/99-broken.conf")
+    try:
+        done = deploy(mended)
+    finally:
+        with fleet[where].sudo():
+            fleet[where].check_output(f"rm -r {broken} && systemctl daemon-reload")
+    assert done.returncode != 0
+    found = re.search(r"Release\s+(\w+)\s+is\s+marked\s+bad", done.stdout)
+    assert found, done.stdout[-4000:]
+    assert standing(fleet) == before
+    said = {name: fleet[name].check_output(f"tail -n 1 /srv/textreport/releases/{found[1]}/bad") for name in before}
+    assert [name for name, reason in said.items() if name != where and not re.search(rf"failed(: | on ){where}$", reason)] == [], said
+
+
+def test_a_release_that_failed_goes_through_once_it_is_mended(fleet: dict[str, Any], mended: Path) -> None:
+    """Catches a mark, a lock or a slot that a failure leaves in the way."""
+    before = standing(fleet)
+    done = deploy(mended)
+    assert done.returncode == 0, done.stdout[-4000:]
+    after = standing(fleet)
+    (release,) = set.union(*after.values())
+    assert release not in set.union(*before.values())
+    assert [name for name in after if fleet[name].file(f"/srv/textreport/releases/{release}/bad").exists] == []
+
+
 # The last one: it leaves a fleet of two releases
 def test_a_host_that_fails_ends_the_release_and_loses_no_request(fleet: dict[str, Any], web: Any, tmp_path: Path) -> None:
     """Catches a release that goes back where it serves well, that serves where it failed, and one that a visitor notices."""
-    source = shutil.copytree(ROOT / "app", tmp_path / "app", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info", ".*"))
-    with (source / "src/textreport/__init__.py").open("a", encoding="utf-8") as module:
-        module.write("\n# Another release\n")
+    source = changed(tmp_path, "Another release")
     before, broken = live(fleet), "/etc/systemd/system/textreport-web@.service.d"
     with fleet["app2"].sudo():
         fleet["app2"].check_output(f"mkdir -p {broken} && printf '[Service]\\nExecStartPre=/bin/false\\n' > {broken}/99-broken.conf")
@@ -161,15 +229,7 @@ def test_a_host_that_fails_ends_the_release_and_loses_no_request(fleet: dict[str
     )
     load.start()
     try:
-        given = {"app_source": str(source), "deploys_sample": True}
-        program = str(Path(sys.executable).with_name("ansible-playbook"))
-        command = [
-            program,
-            f"--inventory={os.environ['MOLECULE_INVENTORY_FILE']}",
-            f"--extra-vars={json.dumps(given)}",
-            "playbooks/deploy.yml",
-        ]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
+        done = deploy(source)
     finally:
         answers = load.stop()
         with fleet["app2"].sudo():
