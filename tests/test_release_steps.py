@@ -165,8 +165,52 @@ def test_all_hosts_go_back_to_the_same_release(tmp_path: Path) -> None:
     (tmp_path / "app2/shop/releases/two/bad").write_text("Monday it fell over\n")
     done = go_back(tmp_path, "two")
     assert "on app2 it is marked bad; name another one, or deploy it again. Monday it fell over" in done.stdout
+    assert "Let others release" in done.stdout
     assert [os.readlink(tmp_path / host / "shop/current") for host in ("app1", "app2")] == ["releases/three"] * 2
     done = go_back(tmp_path)
     assert done.returncode == 0, done.stdout
     assert "From three to one." in done.stdout
     assert [os.readlink(tmp_path / host / "shop/current") for host in ("app1", "app2")] == ["releases/one"] * 2
+
+
+def run_app(folder: Path, hosts: dict[str, Any], tasks_from: str = "main", **variables: Any) -> tuple[str, list[dict[str, Any]]]:
+    """The output of the role's tasks in a play that shall fail as a whole, and what they called: with modules and programs stood in for."""
+    role = {"name": "Run", "ansible.builtin.import_role": {"name": "app", "tasks_from": tasks_from}}
+    later = {"name": "Go on", "ansible.builtin.debug": {"msg": "The next play runs."}}
+    plays = [
+        {"name": "Play", "hosts": "all", "gather_facts": False, "any_errors_fatal": True, "tasks": [role]},
+        {"name": "Play on", "hosts": "all", "gather_facts": False, "tasks": [later]},
+    ]
+    (folder / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": hosts}}))
+    (folder / "play.yml").write_text(yaml.safe_dump(plays))
+    variables = {
+        "app_name": "shop", "app_source": str(ROOT / "app"), "app_ref": "v2", "app_lock_host": "app1",
+        "__app_locked": {"holder": {"who": "ann@desk", "start": 1.0}}, "__app_release": {"current": "old"},
+        "__app_artifact": {"release": "new", "commit": "c0ffee"}, **variables,
+    }  # fmt: skip
+    environment = {
+        **os.environ, "STEPS_CALLS": str(folder / "calls"), "ANSIBLE_NOCOLOR": "1", "PATH": f"{folder}:{os.environ['PATH']}",
+        "ANSIBLE_ACTION_PLUGINS": f"{STEPS / 'action'}:{ROOT / 'plugins/action'}",
+    }  # fmt: skip
+    command = [str(PLAYBOOK), "-i", str(folder / "hosts.yml"), "-c", "local", "-e", json.dumps(variables), str(folder / "play.yml")]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    return done.stdout, [json.loads(line) for line in (folder / "calls").read_text().splitlines()]
+
+
+def program(path: Path, script: str) -> str:
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_a_release_that_fails_lets_others_release(tmp_path: Path) -> None:
+    """Catches a lock that outlives a run that failed, and hosts that go on where another one failed."""
+    # The first module of the role fails on app1, and does nothing on app2
+    nothing = program(tmp_path / "python", """echo '{"changed": false}'""")
+    hosts = {"app1": {"ansible_python_interpreter": "/nonexistent"}, "app2": {"ansible_python_interpreter": nothing}}
+    output, calls = run_app(tmp_path, hosts)
+    assert "install | Install what a virtual environment and the application need: " in output
+    assert "It failed on another host." in output
+    assert "The next play runs." not in output
+    locks = [(call["state"], call["file"]) for call in calls if call.get("called") == "app_lock"]
+    assert locks == [("held", "/run/groundcrew/shop-release"), *[("free", "/run/groundcrew/shop-release")] * 2]
