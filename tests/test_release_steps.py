@@ -214,3 +214,24 @@ def test_a_release_that_fails_lets_others_release(tmp_path: Path) -> None:
     assert "The next play runs." not in output
     locks = [(call["state"], call["file"]) for call in calls if call.get("called") == "app_lock"]
     assert locks == [("held", "/run/groundcrew/shop-release"), *[("free", "/run/groundcrew/shop-release")] * 2]
+
+
+def test_static_files_of_a_killed_run_are_no_longer_made(tmp_path: Path) -> None:
+    """Catches a folder that is emptied under a command which still fills it, and a run that fails because that one's unit is there yet."""
+    note = """printf '{"called": "%s", "case": "%s"}\\n' """
+    program(tmp_path / "systemctl", note + """systemctl "$*" >> "$STEPS_CALLS"; [ "$1" != stop ] || exit 5""")
+    there = "Failed to start transient service unit: Unit shop-static.service was already loaded or has a fragment file."
+    again = f"""[ -e {tmp_path}/once ] || {{ touch {tmp_path}/once; echo "{there}" >&2; exit 1; }}"""
+    program(tmp_path / "systemd-run", f"""{note} systemd-run shop >> "$STEPS_CALLS"\n{again}""")
+    hosts = {"app1": {"ansible_python_interpreter": sys.executable}}
+    output, calls = run_app(tmp_path, hosts, "collect", app_static_folder="static", app_static_command="make static")
+    assert "The next play runs." in output
+    steps = [(call["called"], call["case"] if call["called"] == "systemctl" else call.get("state", "")) for call in calls]
+    assert steps == [
+        ("systemctl", "stop shop-static.service"),
+        ("app_static", "open"),
+        ("systemctl", "daemon-reload"),
+        ("systemd-run", ""),
+        ("systemd-run", ""),
+        ("app_static", "sealed"),
+    ]
