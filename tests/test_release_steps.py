@@ -235,3 +235,21 @@ def test_static_files_of_a_killed_run_are_no_longer_made(tmp_path: Path) -> None
         ("systemd-run", ""),
         ("app_static", "sealed"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("exit 0", "none pending"),
+        ("echo FAILED: Database is not on all head revisions >&2; exit 255", "pending"),
+        ("echo sh: 1: alembic: not found >&2; exit 127", "unknown, they could not be asked"),
+        ("echo 'Traceback (most recent call last):' >&2; exit 1", "unknown, they could not be asked"),
+        ("exit 200", "unknown, they could not be asked"),
+    ],
+)
+def test_status_knows_what_is_pending_from_what_was_not_asked(tmp_path: Path, script: str, said: str) -> None:
+    """Catches a database that is away and is said to lack a migration."""
+    program(tmp_path / "systemd-run", script)
+    hosts = {"app1": {"ansible_python_interpreter": sys.executable}}
+    output, _ = run_app(tmp_path, hosts, "status", app_pending_command="alembic current --check-heads", __app_status={"table": "app1"})
+    assert f"Migrations: {said}\n" in output, output
