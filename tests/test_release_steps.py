@@ -183,16 +183,15 @@ def run_app(folder: Path, hosts: dict[str, Any], tasks_from: str = "main", **var
     ]
     (folder / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": hosts}}))
     (folder / "play.yml").write_text(yaml.safe_dump(plays))
-    variables = {
+    given = {
         "app_name": "shop", "app_source": str(ROOT / "app"), "app_ref": "v2", "app_lock_host": "app1",
-        "__app_locked": {"holder": {"who": "ann@desk", "start": 1.0}}, "__app_release": {"current": "old"},
-        "__app_artifact": {"release": "new", "commit": "c0ffee"}, **variables,
+        "__app_locked": {"holder": {"who": "ann@desk", "start": 1.0}}, "__app_artifact": {"release": "new", "commit": "c0ffee"}, **variables,
     }  # fmt: skip
     environment = {
         **os.environ, "STEPS_CALLS": str(folder / "calls"), "ANSIBLE_NOCOLOR": "1", "PATH": f"{folder}:{os.environ['PATH']}",
         "ANSIBLE_ACTION_PLUGINS": f"{STEPS / 'action'}:{ROOT / 'plugins/action'}",
     }  # fmt: skip
-    command = [str(PLAYBOOK), "-i", str(folder / "hosts.yml"), "-c", "local", "-e", json.dumps(variables), str(folder / "play.yml")]
+    command = [str(PLAYBOOK), "-i", str(folder / "hosts.yml"), "-c", "local", "-e", json.dumps(given), str(folder / "play.yml")]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
     return done.stdout, [json.loads(line) for line in (folder / "calls").read_text().splitlines()]
 
@@ -204,16 +203,28 @@ def program(path: Path, script: str) -> str:
 
 
 def test_a_release_that_fails_lets_others_release(tmp_path: Path) -> None:
-    """Catches a lock that outlives a run that failed, and hosts that go on where another one failed."""
+    """Catches a lock that outlives a run that failed, hosts that go on where another one failed, and a failure that nobody wrote down."""
     # The first module of the role fails on app1, and does nothing on app2
     nothing = program(tmp_path / "python", """echo '{"changed": false}'""")
     hosts = {"app1": {"ansible_python_interpreter": "/nonexistent"}, "app2": {"ansible_python_interpreter": nothing}}
-    output, calls = run_app(tmp_path, hosts)
+    output, calls = run_app(tmp_path, hosts, __app_release={"current": "old"})
     assert "install | Install what a virtual environment and the application need: " in output
     assert "It failed on another host." in output
     assert "The next play runs." not in output
     locks = [(call["state"], call["file"]) for call in calls if call.get("called") == "app_lock"]
     assert locks == [("held", "/run/groundcrew/shop-release"), *[("free", "/run/groundcrew/shop-release")] * 2]
+    assert [(call["state"], call["release"]) for call in calls if call["case"] == "another host"] == [("bad", "new")] * 2
+    lines = {call["case"]: call["entry"] for call in calls if call.get("called") == "app_audit"}
+    wanted = {"who": "ann@desk", "what": "deploy", "from": "old", "to": "new", "ref": "v2", "commit": "c0ffee", "result": "failed"}
+    assert {host: entry | wanted for host, entry in lines.items()} == lines
+    assert lines["app1"]["reason"].startswith("install | Install what a virtual environment and the application need: ")
+    assert lines["app2"]["reason"] == "It failed on another host."
+
+
+def test_a_release_that_was_not_built_has_reached_no_host(tmp_path: Path) -> None:
+    """Catches a failure before the upload that itself fails as it is written down."""
+    _, calls = run_app(tmp_path, {"app1": {"ansible_python_interpreter": "/nonexistent"}})
+    assert [call.get("state") for call in calls] == ["held", "free"]
 
 
 def test_static_files_of_a_killed_run_are_no_longer_made(tmp_path: Path) -> None:
@@ -224,7 +235,9 @@ def test_static_files_of_a_killed_run_are_no_longer_made(tmp_path: Path) -> None
     again = f"""[ -e {tmp_path}/once ] || {{ touch {tmp_path}/once; echo "{there}" >&2; exit 1; }}"""
     program(tmp_path / "systemd-run", f"""{note} systemd-run shop >> "$STEPS_CALLS"\n{again}""")
     hosts = {"app1": {"ansible_python_interpreter": sys.executable}}
-    output, calls = run_app(tmp_path, hosts, "collect", app_static_folder="static", app_static_command="make static")
+    output, calls = run_app(
+        tmp_path, hosts, "collect", app_static_folder="static", app_static_command="make static", __app_release={"current": "old"}
+    )
     assert "The next play runs." in output
     steps = [(call["called"], call["case"] if call["called"] == "systemctl" else call.get("state", "")) for call in calls]
     assert steps == [
