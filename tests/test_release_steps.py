@@ -170,6 +170,7 @@ def test_all_hosts_go_back_to_the_same_release(tmp_path: Path) -> None:
     done = go_back(tmp_path)
     assert done.returncode == 0, done.stdout
     assert "From three to one." in done.stdout
+    assert "set app_ref to it" in done.stdout
     assert [os.readlink(tmp_path / host / "shop/current") for host in ("app1", "app2")] == ["releases/one"] * 2
 
 
