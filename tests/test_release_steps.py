@@ -211,8 +211,105 @@ def test_all_hosts_go_back_to_the_same_release(tmp_path: Path) -> None:
     (tmp_path / "app2/shop/releases/two/bad").write_text("Monday it fell over\n")
     done = go_back(tmp_path, "two")
     assert "on app2 it is marked bad; name another one, or deploy it again. Monday it fell over" in done.stdout
+    assert "Let others release" in done.stdout
     assert [os.readlink(tmp_path / host / "shop/current") for host in ("app1", "app2")] == ["releases/three"] * 2
     done = go_back(tmp_path)
     assert done.returncode == 0, done.stdout
     assert "From three to one." in done.stdout
+    assert "set app_ref to it" in done.stdout
     assert [os.readlink(tmp_path / host / "shop/current") for host in ("app1", "app2")] == ["releases/one"] * 2
+
+
+def run_app(folder: Path, hosts: dict[str, Any], tasks_from: str = "main", **variables: Any) -> tuple[str, list[dict[str, Any]]]:
+    """The output of the role's tasks in a play that shall fail as a whole, and what they called: with modules and programs stood in for."""
+    role = {"name": "Run", "ansible.builtin.import_role": {"name": "app", "tasks_from": tasks_from}}
+    later = {"name": "Go on", "ansible.builtin.debug": {"msg": "The next play runs."}}
+    plays = [
+        {"name": "Play", "hosts": "all", "gather_facts": False, "any_errors_fatal": True, "tasks": [role]},
+        {"name": "Play on", "hosts": "all", "gather_facts": False, "tasks": [later]},
+    ]
+    (folder / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": hosts}}))
+    (folder / "play.yml").write_text(yaml.safe_dump(plays))
+    given = {
+        "app_name": "shop", "app_source": str(ROOT / "app"), "app_ref": "v2", "app_lock_host": "app1",
+        "__app_locked": {"holder": {"who": "ann@desk", "start": 1.0}}, "__app_artifact": {"release": "new", "commit": "c0ffee"}, **variables,
+    }  # fmt: skip
+    environment = {
+        **os.environ, "STEPS_CALLS": str(folder / "calls"), "ANSIBLE_NOCOLOR": "1", "PATH": f"{folder}:{os.environ['PATH']}",
+        "ANSIBLE_ACTION_PLUGINS": f"{STEPS / 'action'}:{ROOT / 'plugins/action'}",
+    }  # fmt: skip
+    command = [str(PLAYBOOK), "-i", str(folder / "hosts.yml"), "-c", "local", "-e", json.dumps(given), str(folder / "play.yml")]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    return done.stdout, [json.loads(line) for line in (folder / "calls").read_text().splitlines()]
+
+
+def program(path: Path, script: str) -> str:
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_a_release_that_fails_lets_others_release(tmp_path: Path) -> None:
+    """Catches a lock that outlives a run that failed, hosts that go on where another one failed, and a failure that nobody wrote down."""
+    # The first module of the role fails on app1, and does nothing on app2
+    nothing = program(tmp_path / "python", """echo '{"changed": false}'""")
+    hosts = {"app1": {"ansible_python_interpreter": "/nonexistent"}, "app2": {"ansible_python_interpreter": nothing}}
+    output, calls = run_app(tmp_path, hosts, __app_release={"current": "old"})
+    assert "install | Install what a virtual environment and the application need: " in output
+    assert "It failed on another host." in output
+    assert "The next play runs." not in output
+    locks = [(call["state"], call["file"]) for call in calls if call.get("called") == "app_lock"]
+    assert locks == [("held", "/run/groundcrew/shop-release"), *[("free", "/run/groundcrew/shop-release")] * 2]
+    assert [(call["state"], call["release"]) for call in calls if call["case"] == "another host"] == [("bad", "new")] * 2
+    lines = {call["case"]: call["entry"] for call in calls if call.get("called") == "app_audit"}
+    wanted = {"who": "ann@desk", "what": "deploy", "from": "old", "to": "new", "ref": "v2", "commit": "c0ffee", "result": "failed"}
+    assert {host: entry | wanted for host, entry in lines.items()} == lines
+    assert lines["app1"]["reason"].startswith("install | Install what a virtual environment and the application need: ")
+    assert lines["app2"]["reason"] == "It failed on another host."
+
+
+def test_a_release_that_was_not_built_has_reached_no_host(tmp_path: Path) -> None:
+    """Catches a failure before the upload that itself fails as it is written down."""
+    _, calls = run_app(tmp_path, {"app1": {"ansible_python_interpreter": "/nonexistent"}})
+    assert [call.get("state") for call in calls] == ["held", "free"]
+
+
+def test_static_files_of_a_killed_run_are_no_longer_made(tmp_path: Path) -> None:
+    """Catches a folder that is emptied under a command which still fills it, and a run that fails because that one's unit is there yet."""
+    note = """printf '{"called": "%s", "case": "%s"}\\n' """
+    program(tmp_path / "systemctl", note + """systemctl "$*" >> "$STEPS_CALLS"; [ "$1" != stop ] || exit 5""")
+    there = "Failed to start transient service unit: Unit shop-static.service was already loaded or has a fragment file."
+    again = f"""[ -e {tmp_path}/once ] || {{ touch {tmp_path}/once; echo "{there}" >&2; exit 1; }}"""
+    program(tmp_path / "systemd-run", f"""{note} systemd-run shop >> "$STEPS_CALLS"\n{again}""")
+    hosts = {"app1": {"ansible_python_interpreter": sys.executable}}
+    output, calls = run_app(
+        tmp_path, hosts, "collect", app_static_folder="static", app_static_command="make static", __app_release={"current": "old"}
+    )
+    assert "The next play runs." in output
+    steps = [(call["called"], call["case"] if call["called"] == "systemctl" else call.get("state", "")) for call in calls]
+    assert steps == [
+        ("systemctl", "stop shop-static.service"),
+        ("app_static", "open"),
+        ("systemctl", "daemon-reload"),
+        ("systemd-run", ""),
+        ("systemd-run", ""),
+        ("app_static", "sealed"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("exit 0", "none pending"),
+        ("echo FAILED: Database is not on all head revisions >&2; exit 255", "pending"),
+        ("echo sh: 1: alembic: not found >&2; exit 127", "unknown, they could not be asked"),
+        ("echo 'Traceback (most recent call last):' >&2; exit 1", "unknown, they could not be asked"),
+        ("exit 200", "unknown, they could not be asked"),
+    ],
+)
+def test_status_knows_what_is_pending_from_what_was_not_asked(tmp_path: Path, script: str, said: str) -> None:
+    """Catches a database that is away and is said to lack a migration."""
+    program(tmp_path / "systemd-run", script)
+    hosts = {"app1": {"ansible_python_interpreter": sys.executable}}
+    output, _ = run_app(tmp_path, hosts, "status", app_pending_command="alembic current --check-heads", __app_status={"table": "app1"})
+    assert f"Migrations: {said}\n" in output, output

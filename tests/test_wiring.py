@@ -121,10 +121,15 @@ def test_another_application_inherits_nothing_of_the_sample(tmp_path: Path) -> N
 
 def test_hooks_reach_the_roles_whose_steps_they_name(tmp_path: Path) -> None:
     """Catches a hook that the operator names and nothing runs."""
-    hooks = {name: [f"/hooks/{name}.yml"] for name in ("before_build", "after_workers", "before_start", "after_switch", "after_stop")}
+    hooks = {
+        name: [f"/hooks/{name}.yml"]
+        for name in ("before_build", "after_workers", "before_start", "after_switch", "after_stop", "after_failure")
+    }
     got = baseline(tmp_path, shown={"all": ["gunicorn_hooks", "celery_hooks"]}, app_hooks=hooks)["app1"]
-    assert [*got["gunicorn_hooks"]] == ["before_start", "after_switch", "after_stop"]
-    assert [*got["celery_hooks"]] == ["after_workers"]
+    assert [*got["gunicorn_hooks"]] == ["before_start", "after_switch", "after_stop", "after_failure"]
+    assert [*got["celery_hooks"]] == ["after_workers", "after_failure"]
+    for role in ("gunicorn", "celery"):
+        assert got[f"{role}_hooks"]["after_failure"] == [str(ROOT / "roles/app/tasks/unlock.yml"), "/hooks/after_failure.yml"]
 
 
 def test_groups_that_an_application_does_not_use_may_be_missing(tmp_path: Path) -> None:
@@ -162,7 +167,7 @@ def test_a_tag_that_moves_slots_holds_the_lock(tag: str) -> None:
     """Catches a run of one tag that moves a slot beside another run's release."""
     tasks = [line for line in listed("site.yml", "--tags", tag) if "TAGS: [always" not in line]
     assert tasks[0].startswith("app : lock | ")
-    assert tasks[-1].startswith("app : finish | Let others release")
+    assert tasks[-1].startswith("app : unlock | Let others release")
 
 
 def test_a_release_refuses_bad_input_first() -> None:

@@ -18,7 +18,7 @@ class ReleaseError(Exception):
 
 @contextlib.contextmanager
 def alone(home: Path) -> Iterator[None]:
-    """One step at a time in an application's folder: a run that is killed leaves its last one at work on the host, while the lock of the
+    """One step at a time in a folder, such as an application's: a run that is killed leaves its last one at work on the host, while the lock of the
     environment is free already."""
     if not home.is_dir():
         # A check run before the first release

@@ -7,7 +7,7 @@ DOCUMENTATION = r"""
 module: app_lock
 short_description: Hold the lock of an environment, or free it
 description:
-  - The lock is a file that appears at once and whole, so of two runs one gets it, from whichever controllers they come.
+  - The lock is a file, and one run at a time reads and writes it, so of two runs one gets it, from whichever controllers they come.
   - A run does not call it itself but the action of the same name, which says who holds the lock, and knows whether that run still lives.
 options:
   file: {description: "The lock, like /run/groundcrew/textreport-release. Its folder is made for root alone.", type: path, required: true}
@@ -22,13 +22,12 @@ holder: {description: "Who holds the lock; nobody where it is free.", returned: 
 mine: {description: Whether it is the one who asked., returned: always, type: bool}
 """
 
-import contextlib
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
 
+from ansible.module_utils.app_releases import alone
 from ansible.module_utils.basic import AnsibleModule
 
 
@@ -45,33 +44,25 @@ def holder_of(lock: Path) -> dict[str, Any]:
 def hold(lock: Path, holder: dict[str, Any], instead: str, lease: int) -> dict[str, Any]:
     """Who holds the lock afterwards."""
     lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    part = lock.with_name(f"{lock.name}.{holder['id']}")
-    there = holder_of(lock)
-    # A run asks before each of its moves, and has held the lock since the first
-    asks = {**holder, **there} if there.get("id") == holder["id"] else holder
-    part.write_text(json.dumps({**asks, "at": time.time()}), encoding="utf-8")
-    try:
-        if there and (there["id"] in {instead, holder["id"]} or time.time() - there["at"] > lease * 60):
-            with contextlib.suppress(FileNotFoundError):
-                lock.rename(f"{part}.old")
-                # Of two runs that take over the same lock, the later one must not take the new lock of the other
-                if holder_of(Path(f"{part}.old")).get("id") != there["id"]:
-                    with contextlib.suppress(FileExistsError):
-                        os.link(f"{part}.old", lock)
-        with contextlib.suppress(FileExistsError):
-            os.link(part, lock)
-    finally:
-        part.unlink()
-        Path(f"{part}.old").unlink(missing_ok=True)
-    return holder_of(lock)
+    with alone(lock.parent):
+        there = holder_of(lock)
+        if there and there["id"] not in {instead, holder["id"]} and time.time() - there["at"] <= lease * 60:
+            return there
+        # A run asks before each of its moves, and has held the lock since the first
+        asks = {**holder, **there} if there.get("id") == holder["id"] else holder
+        part = lock.with_name(f"{lock.name}.part")
+        part.write_text(json.dumps({**asks, "at": time.time()}), encoding="utf-8")
+        part.replace(lock)
+        return asks
 
 
 def free(lock: Path, run: str) -> dict[str, Any]:
-    there = holder_of(lock)
-    if there.get("id") == run:
+    with alone(lock.parent):
+        there = holder_of(lock)
+        if there.get("id") != run:
+            return there
         lock.unlink()
         return {}
-    return there
 
 
 def main() -> None:

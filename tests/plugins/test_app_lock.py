@@ -45,6 +45,16 @@ def test_of_many_at_once_one_gets_it(lock: Path) -> None:
     assert hold(lock, BOB, "", 60)["id"] == holder_of(lock)["id"]
 
 
+def test_a_run_that_asks_again_lets_nobody_in(lock: Path) -> None:
+    """Catches a moment in which a run that renews its lock has none."""
+    hold(lock, ANN, "", 60)
+    with ThreadPoolExecutor(2) as pool:
+        others = pool.submit(lambda: {hold(lock, BOB, "", 60)["who"] for _ in range(300)})
+        for _ in range(300):
+            assert hold(lock, ANN, "", 60)["who"] == "ann@desk"
+        assert others.result() == {"ann@desk"}
+
+
 def test_a_lock_that_was_left_behind_is_taken_over(lock: Path) -> None:
     hold(lock, ANN, "", 60)
     assert hold(lock, BOB, "1-1", 60)["who"] == "bob@desk"
