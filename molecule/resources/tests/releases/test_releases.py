@@ -230,8 +230,8 @@ def test_a_host_without_slots_is_refused_and_mended(host: Any, fleet: Fleet, his
 
 def test_a_page_from_before_the_switch_finds_its_static_files(fleet: Fleet, history: list[Answer]) -> None:
     """Catches files that go with the switch, while browsers still show pages that name them."""
-    status = {name: fleet.ask(Request("GET", f"/static/{name}.css"))[0] for name in ("ninth", "eighth", "first")}
-    assert status == {"ninth": 200, "eighth": 200, "first": 404}
+    status = {name: fleet.ask(Request("GET", f"/static/{name}.css"))[0] for name in ("tenth", "ninth", "second")}
+    assert status == {"tenth": 200, "ninth": 200, "second": 404}
 
 
 def test_a_closed_site_says_so_and_the_status_is_a_table(fleet: Fleet, history: list[Answer]) -> None:
