@@ -54,7 +54,7 @@ def ago(seconds: float) -> str:
 def release_rows(root: Path) -> Iterator[Row]:
     current = target(root / "current")
     for number, path in enumerate(releases(root)):
-        said = [f"deployed {ago(time.time() - path.stat().st_mtime)} ago"]
+        said = [f"last changed {ago(time.time() - path.stat().st_mtime)} ago"]
         if path.name == current:
             said.insert(0, "current")
         if path.name == target(root / "previous"):
@@ -79,7 +79,7 @@ def slot_rows(name: str, root: Path, path: str, site: str) -> Iterator[Row]:
             if slot == live and (folder / "run").is_symlink():
                 status, text = ask(f"{folder}/run/web.sock", path, site, 5)
                 said += f", {path} {status if status else text}"
-            yield service if not number else "", f"{said}, for {ago(time.time() - pinned['since'])}"
+            yield service if not number else "", f"{said}, filled {ago(time.time() - pinned['since'])} ago"
 
 
 def task_rows(name: str, root: Path, celery: str) -> Iterator[Row]:

@@ -53,10 +53,10 @@ def test_a_host_is_a_table(home: Path) -> None:
     ]
     lines = app_status.table("app1", rows).splitlines()
     assert lines[0] == "app1"
-    assert lines[1] == "  web          blue  live  one  active, /healthz 200, for 5 min"
-    assert lines[2].startswith("  releases     two  deployed 3 h ago, bad: ")
+    assert lines[1] == "  web          blue  live  one  active, /healthz 200, filled 5 min ago"
+    assert lines[2].startswith("  releases     two  last changed 3 h ago, bad: ")
     assert lines[2].endswith("its migration ended with 1")
-    assert lines[3] == "               one  current, deployed 3 h ago"
+    assert lines[3] == "               one  current, last changed 3 h ago"
     assert lines[4] == "  tasks        3 kept for another release"
     assert lines[5:7] == ["  units        shop-web@blue.service  active (running)", "               shop-beat.service  failed (failed)"]
     assert lines[7].startswith("  certificate  /etc/ssl/cert.pem  ends ")
