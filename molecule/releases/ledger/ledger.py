@@ -67,6 +67,7 @@ def late() -> str:
     while variant.BROKEN == "crash":
         if len(busy) == 1:
             os._exit(1)
+        # Between two looks; it ends by its own crash
         time.sleep(0.01)
     return ""
 

@@ -27,6 +27,7 @@ def page(request: Request) -> dict[str, object]:
 
 @app.get("/nap", response_class=PlainTextResponse)
 async def nap() -> str:
+    # A request in progress, for the tests to stop the server under
     await asyncio.sleep(1)
     return "rested"
 

@@ -27,6 +27,7 @@ def create_app() -> Flask:
 
     @app.get("/nap")
     def nap() -> ResponseReturnValue:
+        # A request in progress, for the tests to stop the server under
         time.sleep(1)
         return "rested"
 

@@ -16,6 +16,7 @@ class Page(RequestHandler):
 
 class Nap(RequestHandler):
     async def get(self) -> None:
+        # A request in progress, for the tests to stop the server under
         await asyncio.sleep(1)
         self.write("rested")
 

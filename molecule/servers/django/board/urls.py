@@ -14,6 +14,7 @@ def page(request: HttpRequest) -> HttpResponse:
 
 
 def nap(request: HttpRequest) -> HttpResponse:
+    # A request in progress, for the tests to stop the server under
     time.sleep(1)
     return HttpResponse("rested")
 
