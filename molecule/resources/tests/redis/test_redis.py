@@ -123,7 +123,8 @@ def test_full_cache_makes_room_for_new_keys(host: Any, redis: Client) -> None:
     """Catches a cache that fails its writers when it is full."""
     assert "OOM" not in fill(host, "cache")
     assert redis("cache", "EXISTS fill:30") == "1"
-    assert redis("cache", "EXISTS fill:1") == "0"
+    # Which keys had to go is Redis' guess at the least used ones, and any of them may have been spared
+    assert int(redis("cache", "EXISTS " + " ".join(f"fill:{i}" for i in range(1, 31)))) < 30
 
 
 @pytest.mark.parametrize("instance", PORTS)
