@@ -100,10 +100,14 @@ def test_packaged_instance_has_never_run(host: Any) -> None:
     assert not host.file("/var/lib/redis/dump.rdb").exists
 
 
-def fill(host: Any, instance: str, keys: int = 30) -> str:
+# Each a megabyte: more than an instance may hold
+FILLING = " ".join(f"fill:{number}" for number in range(1, 31))
+
+
+def fill(host: Any, instance: str) -> str:
     """Write more than the instance may hold, and return the answers."""
     password = (SECRETS / instance).read_text().strip()
-    lines = f"for i in $(seq {keys}); do echo SET fill:$i $(head -c 1000000 /dev/zero | tr '\\0' x); done"
+    lines = f"for key in {FILLING}; do echo SET $key $(head -c 1000000 /dev/zero | tr '\\0' x); done"
     login = f"REDISCLI_AUTH={password} redis-cli --no-auth-warning --user shop -p {PORTS[instance]}"
     return str(host.run(f"({lines}) | {login} 2>&1").stdout)
 
@@ -116,7 +120,7 @@ def test_full_broker_refuses_writes_and_loses_nothing(host: Any, redis: Client) 
         assert redis("broker", "GET task") == "queued"
         assert redis("broker", "EXISTS fill:1") == "1"
     finally:
-        redis("broker", "DEL " + " ".join(f"fill:{i}" for i in range(1, 31)))
+        redis("broker", f"DEL {FILLING}")
 
 
 def test_full_cache_makes_room_for_new_keys(host: Any, redis: Client) -> None:
@@ -124,7 +128,7 @@ def test_full_cache_makes_room_for_new_keys(host: Any, redis: Client) -> None:
     assert "OOM" not in fill(host, "cache")
     assert redis("cache", "EXISTS fill:30") == "1"
     # Which keys had to go is Redis' guess at the least used ones, and any of them may have been spared
-    assert int(redis("cache", "EXISTS " + " ".join(f"fill:{i}" for i in range(1, 31)))) < 30
+    assert int(redis("cache", f"EXISTS {FILLING}")) < 30
 
 
 @pytest.mark.parametrize("instance", PORTS)
