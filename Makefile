@@ -46,7 +46,7 @@ test-app: toolchain app-toolchain  ## Tests of the sample application, with real
 test-up: toolchain  ## make up on a clean checkout, again, and make down
 	@$(run) pytest -q tests/commands
 
-molecule: toolchain  ## Molecule scenarios side by side, or one: make molecule ROLE=nginx
+molecule: toolchain audit-toolchain  ## Molecule scenarios side by side, or one: make molecule ROLE=nginx
 	@$(run) tools.scenarios $(ROLE)
 
 bench: toolchain  ## Measure site.yml against a plain shell script: make bench ROUNDS=3
@@ -71,4 +71,8 @@ toolchain:
 app-toolchain:
 	@sh tools/venv.sh .venv-app app/requirements-dev.lock app
 
-.PHONY: help up down ssh test check lint test-unit test-app test-up molecule bench fmt docs secrets lock toolchain app-toolchain
+# What auditors use, for the scenarios
+audit-toolchain:
+	@sh tools/venv.sh .venv-audit molecule/resources/audit/requirements.lock
+
+.PHONY: help up down ssh test check lint test-unit test-app test-up molecule bench fmt docs secrets lock toolchain app-toolchain audit-toolchain

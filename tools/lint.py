@@ -18,7 +18,7 @@ from tools.console import CACHE, ROOT, Problem, duration, run_command, say
 BIN = Path(sys.executable).parent
 APP = ROOT / "app"
 # What make writes, and what is not ours to lint; git is not asked, it refuses a checkout of another owner
-GENERATED = {".git", ".venv", ".venv-app", ".local", ".cache", ".ca", ".vault", ".ansible", "__pycache__"}
+GENERATED = {".git", ".venv", ".venv-app", ".venv-audit", ".local", ".cache", ".ca", ".vault", ".ansible", "__pycache__"}
 # They are about mistyped names
 NO_SPELL_CHECK = ("bad_input.py", "test_role_variables.py")
 # False alarms that somebody has looked at; more of them: detect-secrets scan --baseline .secrets.baseline

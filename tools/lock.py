@@ -15,6 +15,7 @@ LOCKS = {
     "requirements.lock": ["pyproject.toml"],
     "app/requirements.lock": ["app/pyproject.toml"],
     "app/requirements-dev.lock": ["app/pyproject.toml", "--extra", "dev"],
+    "molecule/resources/audit/requirements.lock": ["molecule/resources/audit/requirements.in"],
     # Each with all the servers that it runs under
     **{f"molecule/servers/{name}/requirements.lock": [f"molecule/servers/{name}/requirements.in"] for name in FRAMEWORKS},
 }
