@@ -54,7 +54,7 @@ class TestNginx:
     def test_every_place_that_adds_a_header_adds_them_all(self) -> None:
         site = self.servers(self.render([SITE]))[2]
         places = [site.split(" location ")[0], *(body for body in self.blocks(site, "location ") if "add_header" in body)]
-        assert len(places) == 5
+        assert len(places) == 6
         for place in places:
             for header in ("Strict-Transport-Security", "X-Content-Type-Options", "Content-Security-Policy", "X-Request-ID"):
                 assert re.search(rf'add_header {header} "[^"]+" always;', place)
@@ -64,8 +64,8 @@ class TestNginx:
         site = self.servers(self.render([{**SITE, "health_paths": ["/healthz"]}]))[2]
         (all_else,), (health,) = self.blocks(site, "location / "), self.blocks(site, "location = /healthz ")
         assert "if (-f /var/lib/groundcrew/maintenance/shop)" in all_else
-        assert "proxy_pass http://shop;" in all_else
-        assert "proxy_pass http://shop;" in health
+        assert "proxy_pass http://shop/;" in all_else
+        assert "proxy_pass http://shop/healthz;" in health
         assert "maintenance" not in health
 
     def test_an_empty_header_takes_one_back(self) -> None:
