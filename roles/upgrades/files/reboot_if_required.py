@@ -8,6 +8,7 @@ import fcntl
 import os
 import subprocess
 import sys
+import time
 import tomllib
 from pathlib import Path
 
@@ -71,7 +72,11 @@ def main() -> int:
             print(f"No restart, though {why}: the host's slot has ended meanwhile")
             return 1
         print(f"Restart: {why}", flush=True)
-        return subprocess.run(["systemctl", "reboot"], check=False).returncode
+        subprocess.run(["systemctl", "reboot"], check=True)
+        # systemd ends this unit on the way down, after whatever delays it (logind's inhibitors, 30 seconds with unattended-upgrades)
+        time.sleep(180)
+        print("The restart did not come: systemd was asked for it 3 minutes ago")
+        return 1
 
 
 if __name__ == "__main__":
