@@ -57,6 +57,8 @@ OPENING = {"name": "ssh", "ports": [22]}
 GOOD: dict[str, dict[str, Any]] = {
     "base": {},
     "firewall": {"firewall_openings": [OPENING]},
+    "hardening": {},
+    "upgrades": {},
     "tls": {"tls_ca_directory": "/nonexistent/ca", "tls_certificates": [{"name": "default", "names": ["www.example.org"]}]},
     "nginx": {"nginx_sites": [SITE]},
     "postgresql": {
@@ -84,6 +86,8 @@ class Case:
         return f"{self.role}-{self.about}".replace(" ", "-")
 
 
+NIGHT = {"days": ["sat", "sun"], "start": "23:00", "minutes": 120}
+
 CASES = [
     # A wrong type
     Case("base", "wrong type", {"base_packages": "curl,vim"}, ("base_packages", '"curl,vim"', "a list of strings")),
@@ -91,6 +95,13 @@ CASES = [
     Case("nginx", "wrong type", {"nginx_http_port": "http"}, ("nginx_http_port", '"http"', "an integer")),
     Case("celery", "no boolean", {"celery_beat": "maybe"}, ("celery_beat", '"maybe"', "true or false")),
     Case("app", "wrong type", {"app_environment": ["A=1"]}, ("app_environment", '["A=1"]', "a dictionary")),
+    Case("hardening", "wrong type", {"hardening_umask": "027"}, ("hardening_umask", '"027"', "true or false")),
+    Case(
+        "upgrades",
+        "unknown day",
+        {"upgrades_window": NIGHT | {"days": ["sunday"]}},
+        ("upgrades_window.days[0]", '"sunday"', '"sat", "sun"'),
+    ),
     # An unknown mode
     Case("tls", "unknown mode", {"tls_mode": "acme"}, ("tls_mode", '"acme"', 'one of "internal_ca", "provided"')),
     Case("app", "unknown mode", {"app_package": "docker"}, ("app_package", '"docker"', 'one of "auto", "wheel", "path"')),
@@ -187,6 +198,38 @@ CASES = [
     ),
     # A port out of range
     Case("nginx", "port out of range", {"nginx_https_port": 70000}, ("nginx_https_port", "70000", "a port from 1 to 65535")),
+    Case(
+        "hardening",
+        "the way in removed",
+        {"hardening_unneeded_packages": ["telnet", "openssh-server"]},
+        ("hardening_unneeded_packages", "openssh-server", "needs to be reached"),
+    ),
+    Case(
+        "hardening",
+        "mode as a number",
+        {"hardening_permissions_paths": [{"path": "/etc/crontab", "mode": 600}]},
+        ("hardening_permissions_paths", "600", '"0600"'),
+    ),
+    Case("hardening", "banner of agetty", {"hardening_banner_text": "\\n \\l"}, ("hardening_banner_text", "without backslashes")),
+    Case(
+        "upgrades", "start of one digit", {"upgrades_window": NIGHT | {"start": "3:00"}}, ("upgrades_window.start", "3:00", "such as 03:00")
+    ),
+    Case(
+        "upgrades",
+        "too few slots",
+        {"upgrades_window": NIGHT, "upgrades_slot_minutes": 30, "upgrades_hosts": 9},
+        ("upgrades_window", "8 slots of 30 minutes (sat, sun from 23:00, 120 minutes)", "a slot for each of the 9 hosts"),
+    ),
+    Case(
+        "upgrades",
+        "tiers at once",
+        # Sunday's window ends on Monday
+        {"upgrades_window": NIGHT, "upgrades_other_windows": [{"days": ["mon"], "start": "00:30", "minutes": 10}]},
+        ("upgrades_window", "sat, sun from 23:00", "a window apart from", "mon from 00:30"),
+    ),
+    Case(
+        "upgrades", "window over itself", {"upgrades_window": NIGHT | {"minutes": 1441}}, ("upgrades_window.minutes", "1441", "10 to 1440")
+    ),
     Case(
         "firewall",
         "port out of range",
@@ -361,6 +404,12 @@ CASES = [
     ),
 ]
 ACCEPTED = [
+    Case(
+        "upgrades",
+        "as many hosts as slots",
+        {"upgrades_window": NIGHT, "upgrades_slot_minutes": 30, "upgrades_hosts": 8, "upgrades_position": 7},
+        (),
+    ),
     *(Case(role, "as it should be", {}, ()) for role in GOOD),
     Case("tls", "provided", provided(*GOOD_PAIR), ()),
     *(

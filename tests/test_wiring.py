@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -181,3 +183,35 @@ def test_a_release_refuses_bad_input_first() -> None:
 def test_a_release_touches_no_other_component(playbook: str) -> None:
     """Catches a release that runs a task of a database, a cache, a firewall or a web server."""
     assert {line.split(" : ")[0] for line in listed(f"playbooks/{playbook}.yml")} <= {"app", "gunicorn", "celery"}
+
+
+def test_no_two_hosts_of_a_tier_restart_at_once(tmp_path: Path) -> None:
+    """Catches slots of hosts that meet, where hosts belong to several tiers too: a host that restarts leaves its tier to the others."""
+    tiers = {
+        "db": ["all1"],
+        "cache": ["all1"],
+        "app": ["all1", "app2", "app3"],
+        "worker": ["all1", "app2"],
+        "web": ["all1", "web2", "web3"],
+    }
+    hosts: dict[str, Any] = {name: {"hosts": {host: {} for host in members}} for name, members in tiers.items()}
+    (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"all": {"vars": {"site_hosts": ["www.example.com"]}, "children": hosts}}))
+    shown = {"all": ["upgrades_window", "upgrades_position", "upgrades_hosts", "upgrades_other_windows"]}
+    got = baseline(tmp_path, hosts=tmp_path / "hosts.yml", shown=shown)
+    plugin = runpy.run_path(str(ROOT / "roles/upgrades/filter_plugins/upgrades.py"))
+
+    def refused(facts: dict[str, Any]) -> list[dict[str, str]]:
+        window, others = facts["upgrades_window"], facts["upgrades_other_windows"]
+        rules: list[dict[str, str]] = plugin["upgrades_rules"](window, 20, facts["upgrades_position"], facts["upgrades_hosts"], others)
+        return rules
+
+    slots = {host: plugin["upgrades_slots"](facts["upgrades_window"], 20)[facts["upgrades_position"]] for host, facts in got.items()}
+    for members in tiers.values():
+        taken = sorted(slots[host] for host in members)
+        assert all(later - earlier >= 20 for earlier, later in itertools.pairwise(taken)), slots
+    assert not [rule for facts in got.values() for rule in refused(facts)]
+    # Where the windows of tiers that share a host meet, the run is refused
+    (tmp_path / "met").mkdir()
+    met = {tier: {"days": ["sun"], "start": "03:00", "minutes": 60} for tier in tiers}
+    got = baseline(tmp_path / "met", hosts=tmp_path / "hosts.yml", shown=shown, reboot_windows=met)
+    assert "a window apart" in refused(got["web2"])[0]["allowed"]
