@@ -32,11 +32,16 @@ def main() -> int:
     if known.exists() and any(run("ssh-keygen", "-F", name, "-f", file) for name in names):
         return 0
     for one in dict.fromkeys((port, fresh_port)):
-        keys = [line.split(" ", 1)[1] for line in run("ssh-keyscan", "-T", "10", "-p", one, address).splitlines() if line[:1] not in ("#", "")]
+        keys = [
+            line.split(" ", 1)[1] for line in run("ssh-keyscan", "-T", "10", "-p", one, address).splitlines() if line[:1] not in ("#", "")
+        ]
         if keys:
             break
     else:
-        print(f"{address} shows no host key at port {' or '.join(dict.fromkeys((port, fresh_port)))}: is it up, and the port open?", file=sys.stderr)
+        print(
+            f"{address} shows no host key at port {' or '.join(dict.fromkeys((port, fresh_port)))}: is it up, and the port open?",
+            file=sys.stderr,
+        )
         return 1
     shown = {key: fingerprint(key) for key in keys}
     good = [key for key in keys if not fingerprints or shown[key] in fingerprints]
