@@ -27,11 +27,12 @@ DIE = """
 import os, resource, signal
 hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
 resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
+read, write = os.pipe()
 child = os.fork()
 if not child:
-    os.execv("/tmp/setuid-sleep", ["sleep", "60"])
-while "sleep" not in open(f"/proc/{child}/comm").read():
-    pass
+    os.execv("/var/tmp/setuid-sleep", ["sleep", "60"])
+os.close(write)
+os.read(read, 1)  # ends when the program has taken the place of this one
 os.kill(child, signal.SIGSEGV)
 status = os.waitpid(child, 0)[1]
 print(os.WTERMSIG(status) == signal.SIGSEGV, os.WCOREDUMP(status))
@@ -68,7 +69,7 @@ def test_lynis_finds_a_hardened_host(host: Any) -> None:
 def test_a_program_of_root_leaves_no_core_dump(host: Any) -> None:
     """Catches a dump of a setuid program, with its secrets, in the folder of whoever made it die; and dumps of units."""
     host.run_expect([0], "sudo install --mode=4755 /usr/bin/sleep /var/tmp/setuid-sleep")
-    assert host.run_expect([0], f"python3 -c '{DIE.replace('/tmp/', '/var/tmp/')}'").stdout.split() == ["True", "False"]
+    assert host.run_expect([0], f"python3 -c '{DIE}'").stdout.split() == ["True", "False"]
     assert host.run_expect([0], "sudo systemd-run --quiet --wait --pipe --collect sh -c 'ulimit -Hc'").stdout.strip() == "0"
 
 
