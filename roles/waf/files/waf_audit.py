@@ -101,7 +101,8 @@ def gather(spool: Path, log: Log) -> int:
     for path in entries[len(dropped) :]:
         try:
             with path.open("rb") as file:
-                text = line(json.loads(file.read(ENTRY_BYTES)))
+                # A value that matched may begin or end within a character
+                text = line(json.loads(file.read(ENTRY_BYTES).decode(errors="replace")))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             if time.time() - path.stat().st_mtime < UNFINISHED:
                 continue
