@@ -26,23 +26,26 @@ ENTRY_BYTES = 1024 * 1024
 VALUE_LENGTH = 200
 # Seconds after which an entry that cannot be read is no longer one that is being written
 UNFINISHED = 10
+# Of whole addresses and bodies nobody knows what they hold
 SECRET = re.compile(
-    r"authori[sz]ation|cookie|passw|passphrase|pwd|secret|token|api.?key|session|credential|csrf|otp|\bpin\b", re.IGNORECASE
+    r"authori[sz]ation|cookie|passw|passphrase|pwd|secret|token|api.?key|session|credential|csrf|otp|\bpin\b|^QUERY_STRING|^REQUEST_(?:BODY|LINE|URI)",
+    re.IGNORECASE,
 )
 TARGET = re.compile(r"against variable [`']([^']*)'")
-# What the Core Rule Set writes of a match names its target at the end
-FOUND = re.compile(r"^(?P<value>.*) found within (?P<target>[A-Z_]+(?::[^ ]*?)?)(?:: .*)?$", re.DOTALL)
+# What rules write of a match names its target, and all of its value after that
+FOUND = re.compile(r" found within ([A-Z_]+(?::[^ :]*)?)")
 
 
 def finding(message: dict[str, Any]) -> dict[str, Any]:
     """What is kept of a rule that matched."""
     details = message.get("details", {})
-    found = FOUND.match(details.get("data", ""))
-    target = TARGET.search(details.get("match", ""))
-    name = found["target"] if found else target[1] if target else ""
-    kept = {"rule": int(details.get("ruleId") or 0), "message": message.get("message", ""), "target": name[:VALUE_LENGTH]}
-    if found:
-        kept["value"] = "(left out)" if SECRET.search(name) else found["value"].removeprefix("Matched Data: ")[:VALUE_LENGTH]
+    data = details.get("data", "")
+    found = TARGET.search(details.get("match", "")) or FOUND.search(data)
+    target = found[1] if found else ""
+    kept = {"rule": int(details.get("ruleId") or 0), "message": message.get("message", ""), "target": target[:VALUE_LENGTH]}
+    if " found within " in data:
+        value = data.removeprefix("Matched Data: ").partition(" found within ")[0]
+        kept["value"] = "(left out)" if SECRET.search(target) else value[:VALUE_LENGTH]
     return kept
 
 

@@ -14,7 +14,7 @@ import yaml
 HERE = Path(__file__).parent
 SITE = "www.test.example"
 AGENT = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
-BOUNDARY = "----WebKitFormBoundary7MA4YWxkTrZu0gW"
+BOUNDARY = "----boundary-of-a-browser"
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def ordinary() -> Iterator[Request]:
     yield multipart("upload of 800 kB", "/files", bytes(range(256)) * 3200, 'name="file"; filename="noise.bin"', "application/octet-stream")
     yield from (put("agent", "agent", agent) for agent in corpus["agents"])
     yield from (put("cookie", "cookie", cookie.partition("=")[2]) for cookie in corpus["cookies"])
-    yield from (put("referer", "referer", referer) for referer in corpus["referers"])
+    yield from (put("referer", "referer", referer) for referer in corpus["referrers"])
     for method in corpus["methods"]:
         body = '{"a": 1}' if method in {"POST", "PUT", "PATCH"} else None
         yield request(f"method {method}", "/api/items/5", method, body, **({"Content_Type": "application/json"} if body else {}))
