@@ -74,6 +74,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "hardening": {},
     "upgrades": {},
     "tls": {"tls_ca_directory": "/nonexistent/ca", "tls_certificates": [{"name": "default", "names": ["www.example.org"]}]},
+    "waf": {},
     "nginx": {"nginx_sites": [SITE]},
     "postgresql": {
         "postgresql_roles": [{"name": "shop", "password": SECRET}],
@@ -103,6 +104,22 @@ class Case:
 NIGHT = {"days": ["sat", "sun"], "start": "23:00", "minutes": 120}
 
 CASES = [
+    Case("waf", "unknown mode", {"waf_mode": "block"}, ("waf_mode", '"block"', '"detection", "blocking"')),
+    Case("waf", "no level", {"waf_paranoia_level": 5}, ("waf_paranoia_level", "5", "one of 1, 2, 3, 4")),
+    Case(
+        "waf",
+        "relative path",
+        {"waf_exclusions": [{"path": "notes", "tags": ["attack-sqli"]}]},
+        ("waf_exclusions", "notes", "begin with a slash"),
+    ),
+    Case("waf", "excludes nothing", {"waf_exclusions": [{"path": "/notes"}]}, ("waf_exclusions", "rules or tags")),
+    Case(
+        "waf",
+        "two targets in one",
+        {"waf_exclusions": [{"rules": [942100], "targets": ["ARGS:a,ctl:ruleEngine=Off"]}]},
+        ("waf_exclusions", "ARGS:a,ctl:ruleEngine=Off", "targets such as ARGS:text"),
+    ),
+    Case("waf", "no score", {"waf_inbound_threshold": 0}, ("waf_inbound_threshold", "0", "1 to 1000")),
     # A wrong type
     Case("base", "wrong type", {"base_packages": "curl,vim"}, ("base_packages", '"curl,vim"', "a list of strings")),
     Case("firewall", "wrong type", {"firewall_openings": ["ssh"]}, ("firewall_openings[0]", '"ssh"', "a dictionary")),

@@ -104,3 +104,14 @@ class TestNginx:
 
     def test_without_sites_nothing_is_served(self) -> None:
         assert len(self.servers(self.render([]))) == 1
+
+    def test_an_inspected_site_refuses_in_its_own_words_and_spares_its_files(self) -> None:
+        site = self.servers(self.render([{**SITE, "waf_rules_file": "/etc/modsecurity/shop.conf"}]))[2]
+        assert "modsecurity_rules_file /etc/modsecurity/shop.conf;" in site
+        (refused,) = self.blocks(site, "location @refused")
+        assert "$request_id" in refused
+        assert "Content-Security-Policy" in refused
+        # It would come before the inspection that is logged
+        assert "return" not in refused
+        assert "modsecurity off;" in self.blocks(site, r"location \^~ /static/")[0]
+        assert "modsecurity" not in self.render([SITE])
