@@ -57,6 +57,7 @@ OPENING = {"name": "ssh", "ports": [22]}
 GOOD: dict[str, dict[str, Any]] = {
     "base": {},
     "firewall": {"firewall_openings": [OPENING]},
+    "fail2ban": {},
     "tls": {"tls_ca_directory": "/nonexistent/ca", "tls_certificates": [{"name": "default", "names": ["www.example.org"]}]},
     "nginx": {"nginx_sites": [SITE]},
     "postgresql": {
@@ -91,6 +92,18 @@ CASES = [
     Case("nginx", "wrong type", {"nginx_http_port": "http"}, ("nginx_http_port", '"http"', "an integer")),
     Case("celery", "no boolean", {"celery_beat": "maybe"}, ("celery_beat", '"maybe"', "true or false")),
     Case("app", "wrong type", {"app_environment": ["A=1"]}, ("app_environment", '["A=1"]', "a dictionary")),
+    Case("fail2ban", "wrong type", {"fail2ban_extra_jails": ["sshd"]}, ("fail2ban_extra_jails", '["sshd"]', "a dictionary")),
+    Case("fail2ban", "unknown jail", {"fail2ban_jails": ["ssh"]}, ("fail2ban_jails", '"ssh"', '"sshd"')),
+    Case("fail2ban", "no settings", {"fail2ban_extra_jails": {"shop": None}}, ("fail2ban_extra_jails", "settings for each jail")),
+    Case("fail2ban", "everybody ignored", {"fail2ban_ignore": ["0.0.0.0/0"]}, ("fail2ban_ignore", "0.0.0.0/0", "smaller than")),
+    Case(
+        "fail2ban",
+        "no address",
+        {"fail2ban_ignore": ["10.0.0.1 10.0.0.2"]},
+        ("fail2ban_ignore", "10.0.0.1 10.0.0.2", "addresses, networks"),
+    ),
+    Case("fail2ban", "forgetful", {"fail2ban_remember_seconds": 3600}, ("fail2ban_remember_seconds", "3600", "fail2ban_ban_max_seconds")),
+    Case("fail2ban", "no ports", {"fail2ban_web_ports": []}, ("fail2ban_web_ports", "one or more ports")),
     # An unknown mode
     Case("tls", "unknown mode", {"tls_mode": "acme"}, ("tls_mode", '"acme"', 'one of "internal_ca", "provided"')),
     Case("app", "unknown mode", {"app_package": "docker"}, ("app_package", '"docker"', 'one of "auto", "wheel", "path"')),
