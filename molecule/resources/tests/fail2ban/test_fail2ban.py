@@ -49,7 +49,7 @@ while True:
     print("datagram from", receiver.recvfrom(99)[1][0])
 """
 SSH = "ssh -i /root/wrong -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR -o ConnectTimeout=1"
-numbers = itertools.count(100)
+numbers = itertools.count()
 Request = tuple[str, list[str]]
 
 
@@ -96,7 +96,8 @@ def attackers(containers: tuple[Any, Any]) -> Callable[[], Attacker]:
     reached = addresses(target)
 
     def make() -> Attacker:
-        number = next(numbers)
+        # Never the same on both hosts, in runs of single tests neither
+        number = next(numbers) + (100 if other.name.endswith("debian12") else 180)
         own = {4: reached[4].rsplit(".", 1)[0] + f".{number}", 6: reached[6].split("::")[0] + f"::1:{number}"}
         for command in (f"ip addr replace {own[4]}/24 dev eth0", f"ip addr replace {own[6]}/64 dev eth0 nodad"):
             code, output = other.exec_run(command)
@@ -128,8 +129,8 @@ def test_ten_wrong_logins_are_banned(
     """Catches a filter that misses how a release logs it, tries counted for another address, and a ban in the wrong set."""
     attacker, neighbour = attackers(), attackers()
     before = set(banned(host, "sshd"))
-    askpass = "" if "BatchMode" in options else "env DISPLAY=none SSH_ASKPASS=/bin/hostname SSH_ASKPASS_REQUIRE=force "
-    once = f"timeout 20 {askpass}{SSH} {options} -b {attacker.own[family]} {user}@{attacker.target[family]} true < /dev/null"
+    askpass = "" if "BatchMode" in options else "env DISPLAY=none SSH_ASKPASS=/bin/echo SSH_ASKPASS_REQUIRE=force "
+    once = f"timeout 8 {askpass}{SSH} {options} -b {attacker.own[family]} {user}@{attacker.target[family]} true < /dev/null"
     attacker.run("sh", "-c", f"for _ in 1 2 3 4 5 6 7 8 9 10; do {once}; done")
     eventually(lambda: attacker.own[family] in banned(host, "sshd"))
     assert set(banned(host, "sshd")) - before == {attacker.own[family]}
@@ -192,7 +193,7 @@ def test_scanners_are_banned_and_visitors_are_not(host: Any, attackers: Any, eve
 
     try:
         eventually(lambda: datagrams_of(visitor))
-        scanner.ask([(path, []) for path in ("/.env", "/shop/.git/config", "/wp-login.php", "/cgi-bin/../../etc/passwd", "/phpmyadmin/")])
+        scanner.ask([(path, []) for path in ("/.env", "/shop/.git/config", "/wp-login.php", "/shop/css/..%2f..%2fsecret", "/phpmyadmin/")])
         scanner.ask([(path, []) for path in ("/.env", "/blog/xmlrpc.php", "/backup.sql.gz", "/actuator/env")], 6)
         tool.ask([("/hello", ["User-Agent: sqlmap/1.8 (https://sqlmap.org)"])] * 4)
         flood.ask([(f"/guess-{number}", []) for number in range(120)])
