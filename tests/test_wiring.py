@@ -104,6 +104,16 @@ def test_sshd_and_the_firewall_move_together(tmp_path: Path) -> None:
     assert ssh["ports"] == [2022, 22]
 
 
+def test_no_host_bans_another(tmp_path: Path) -> None:
+    """Catches a web server that bans a host of its own, one that watches no web server's log, and a ban of other ports than its own."""
+    shown = {"all": ["fail2ban_ignore", "fail2ban_ssh_ports"], "web": ["fail2ban_jails", "fail2ban_web_ports"]}
+    got = baseline(tmp_path, shown=shown, never_banned=["198.51.100.0/24"], nginx_https_port=10443)
+    assert got["web1"]["fail2ban_ignore"] == [f"10.20.0.{number}" for number in range(21, 26)] + ["198.51.100.0/24"]
+    assert got["db1"]["fail2ban_ssh_ports"] == [22]
+    assert got["web1"]["fail2ban_web_ports"] == [80, 10443]
+    assert "nginx-scanners" in got["web1"]["fail2ban_jails"]
+
+
 def test_addresses_may_be_of_ipv6(tmp_path: Path) -> None:
     """Catches an address that runs into its port, and brackets where there is none."""
     got = baseline(tmp_path, {"all": {"hosts": {name: {"host_address": address} for name, address in ADDRESSES.items()}}})
