@@ -47,6 +47,11 @@ def provided(certificate: str, key: str) -> dict[str, Any]:
     }
 
 
+def acme(*names: str, challenge: str = "http-01", **more: Any) -> dict[str, Any]:
+    certificates = [{"name": "default", "names": list(names or ["www.example.org"]), "challenge": challenge}]
+    return {"tls_mode": "acme", "tls_acme_agree_terms": True, "tls_certificates": certificates, **more}
+
+
 GOOD_PAIR, OTHER_PAIR = key_pair("www.example.org"), key_pair("www.example.org")
 SITE = {
     "name": "shop",
@@ -227,7 +232,7 @@ CASES = [
     Case("fail2ban", "forgetful", {"fail2ban_remember_seconds": 3600}, ("fail2ban_remember_seconds", "3600", "fail2ban_ban_max_seconds")),
     Case("fail2ban", "no ports", {"fail2ban_web_ports": []}, ("fail2ban_web_ports", "one or more ports")),
     # An unknown mode
-    Case("tls", "unknown mode", {"tls_mode": "acme"}, ("tls_mode", '"acme"', 'one of "internal_ca", "provided"')),
+    Case("tls", "unknown mode", {"tls_mode": "acme2"}, ("tls_mode", '"acme2"', 'one of "internal_ca", "provided", "acme"')),
     Case("app", "unknown mode", {"app_package": "docker"}, ("app_package", '"docker"', 'one of "auto", "wheel", "path"')),
     Case(
         "firewall",
@@ -431,6 +436,26 @@ CASES = [
         ("tls_certificates[0].certificate", "CN=example.org", "does not cover www.example.org"),
     ),
     Case("tls", "no certificate", provided("", ""), ("tls_certificates[0].",)),
+    Case("tls", "terms", acme(tls_acme_agree_terms=False), ("tls_acme_agree_terms", "false", "read the terms")),
+    Case("tls", "address of ACME", acme("192.0.2.1"), ("tls_certificates[0].names", "192.0.2.1", "sign for no address")),
+    Case("tls", "wildcard by HTTP", acme("*.example.org"), ("tls_certificates[0].names", "*.example.org", "challenge: dns-01")),
+    Case("tls", "private name", acme("intranet"), ("tls_certificates[0].names", "intranet", "names that are public")),
+    Case("tls", "no hook", acme("*.example.org", challenge="dns-01"), ("tls_certificates[0].challenge", "dns-01", "tls_acme_dns_hook")),
+    Case(
+        "tls",
+        "plain directory",
+        acme(tls_acme_directory_url="http://acme.example.org/dir"),
+        ("tls_acme_directory_url", "http://", "https://"),
+    ),
+    Case("tls", "half a binding", acme(tls_acme_eab={"kid": "AbC123"}), ("tls_acme_eab", "kid", "both kid and hmac_key")),
+    Case("tls", "broken binding", acme(tls_acme_eab={"kid": "AbC123", "hmac_key": f"{SECRET}\nserver = x"}), ("tls_acme_eab", "base64url")),
+    Case(
+        "tls",
+        "no CA file",
+        acme(tls_acme_ca_file="/nonexistent.pem"),
+        ("tls_acme_ca_file", "/nonexistent.pem", "a PEM file on the controller"),
+    ),
+    Case("tls", "no service", acme(tls_reload_units=["nginx"]), ("tls_reload_units", "nginx", "such as nginx.service")),
     # A source folder that is no Python project
     Case("app", "no such folder", {"app_source": "/nonexistent"}, ("app_source", '"/nonexistent"', "the absolute path of a folder")),
     Case("app", "no python project", {"app_source": str(ROOT / "roles")}, ("app_source", "/roles", "the folder of a Python project")),
@@ -536,6 +561,10 @@ ACCEPTED = [
     ),
     *(Case(role, "as it should be", {}, ()) for role in GOOD),
     Case("tls", "provided", provided(*GOOD_PAIR), ()),
+    Case("tls", "acme", acme(tls_acme_eab={"kid": "AbC123", "hmac_key": SECRET}, tls_acme_email="me@example.org"), ()),
+    Case(
+        "tls", "wildcard by DNS", acme("*.example.org", challenge="dns-01", tls_acme_dns_hook=str(ROOT / "molecule/acme/dns-hook.py")), ()
+    ),
     *(
         Case(
             "gunicorn",
