@@ -57,8 +57,9 @@ def start(client: docker.DockerClient, network: str, command: Sequence[str], aut
 
 def start_testssl(client: docker.DockerClient, network: str, site: str, address: str, authority: Path) -> Program:
     """Start testssl.sh on a site at an address."""
-    options = [*GRADED, "--add-ca", "/ca.pem", "--ip", address, "--nodns", "min", "--warnings", "off", "--quiet", "--color", "0"]
-    script = 'testssl "$@" --jsonfile-pretty /tmp/found.json > /tmp/log 2>&1; cat /tmp/found.json || cat /tmp/log'
+    said = ["--warnings", "off", "--quiet", "--color", "0", "--jsonfile-pretty", "/found.json"]
+    options = [*GRADED, *said, "--add-ca", "/ca.pem", "--ip", address, "--nodns", "min"]
+    script = 'testssl "$@" > /log 2>&1; cat /found.json || cat /log'
     return start(client, network, ["bash", "-c", script, "testssl", *options, site], authority)
 
 
