@@ -298,11 +298,11 @@ CASES = [
     *(
         Case(
             "nginx",
-            f"route {path}",
+            f"route number {number}",
             {"nginx_sites": [{**SITE, "routes": [{"path": path}]}]},
             ("nginx_sites[0].routes[0].path", path, "a path such"),
         )
-        for path in ("api", "/api/", "/a/../b", "/a%2fb", "/a b", "/")
+        for number, path in enumerate(("api", "/api/", "/a/../b", "/a%2fb", "/a b", "/"))
     ),
     Case(
         "nginx",
