@@ -53,7 +53,7 @@ def test_a_path_reaches_the_application_as_it_is(server: Any) -> None:
     """Catches a path decoded or escaped once too often, and a query that is touched."""
     for path in (
         "/a%20b",
-        "/caf%C3%A9/%E2%82%AC",
+        "/%C3%A9/%E2%82%AC",
         "/100%25",
         "/a%252fb",
         "/a%3Fb%23c",
