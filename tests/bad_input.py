@@ -472,6 +472,60 @@ CASES = [
         {"nginx_sites": [SITE, {**SITE, "name": "other"}]},
         ("nginx_sites", "www.example.org", "each host in one site's server_names only"),
     ),
+    # What a site's rules would not do
+    Case(
+        "nginx",
+        "HTTP3 on Debian 12",
+        {"nginx_http3": True},
+        ("nginx_http3", "true", "that of Debian 12 is 1.22"),
+        {"ansible_distribution_major_version": "12", "ansible_distribution_version": "12.5"},
+    ),
+    Case("nginx", "proxy by name", {"nginx_proxies": ["lb1"]}, ("nginx_proxies", "lb1", "addresses or networks")),
+    Case(
+        "nginx",
+        "a network with a host part",
+        {"nginx_sites": [{**SITE, "allow": ["10.0.0.1/8"]}]},
+        ("nginx_sites[0].allow", "10.0.0.1/8", "addresses or networks"),
+    ),
+    *(
+        Case(
+            "nginx",
+            f"route number {number}",
+            {"nginx_sites": [{**SITE, "routes": [{"path": path}]}]},
+            ("nginx_sites[0].routes[0].path", path, "a path such"),
+        )
+        for number, path in enumerate(("api", "/api/", "/a/../b", "/a%2fb", "/a b", "/"))
+    ),
+    Case(
+        "nginx",
+        "a static folder in a route",
+        {"nginx_sites": [{**SITE, "routes": [{"path": "/a"}], "static": [{"url": "/a/static/", "path": "/srv/shop/static"}]}]},
+        ("nginx_sites[0].routes[0].path", "/a", "its rules would not hold for /a/static/"),
+    ),
+    Case(
+        "nginx",
+        "no requests at all",
+        {"nginx_sites": [{**SITE, "limits": {"requests": 0}}]},
+        ("nginx_sites[0].limits.requests", "0", "1 to 65535"),
+    ),
+    Case(
+        "nginx",
+        "a password in the clear",
+        {"nginx_sites": [{**SITE, "basic_auth": [{"name": "ada", "password_hash": SECRET}]}]},
+        ("nginx_sites[0].basic_auth[0].password_hash", "********", "openssl passwd -6"),
+    ),
+    Case(
+        "nginx",
+        "a security.txt of the past",
+        {"nginx_sites": [{**SITE, "security_txt": {"contact": ["mailto:security@example.org"], "expires": "2020-01-31T00:00:00Z"}}]},
+        ("nginx_sites[0].security_txt.expires", "2020-01-31T00:00:00Z", "a time to come"),
+    ),
+    Case(
+        "nginx",
+        "a security.txt without contact",
+        {"nginx_sites": [{**SITE, "security_txt": {"expires": "2020-01-31T00:00:00Z"}}]},
+        ("nginx_sites[0].security_txt.contact", "(not set)", "mailto:"),
+    ),
     Case(
         "nginx",
         "a fallback without a root",

@@ -115,3 +115,35 @@ class TestNginx:
         assert "return" not in refused
         assert "modsecurity off;" in self.blocks(site, r"location \^~ /static/")[0]
         assert "modsecurity" not in self.render([SITE])
+
+    def test_http3_shares_one_socket_among_the_workers(self) -> None:
+        """Catches reuseport on more than one server, which nginx refuses, and a site that QUIC does not reach."""
+        text = self.render([SITE], nginx_http3=True)
+        default, redirect, site = self.servers(text)
+        assert (
+            default.count("listen 443 quic reuseport default_server;") == text.count("quic reuseport") - default.count("[::]:443 quic") == 1
+        )
+        assert "listen 443 quic;" in site
+        assert "quic" not in redirect
+        assert "add_header Alt-Svc 'h3=\":443\"; ma=86400' always;" in site
+        assert "quic" not in self.render([SITE])
+
+    def test_an_inner_route_takes_what_it_does_not_say_from_the_outer_one(self) -> None:
+        """Catches an inner route that opens what the outer one has closed."""
+        hashed = [{"name": "ada", "password_hash": "$6$x"}]
+        routes = [
+            {"path": "/a/b", "body_limit_mb": 9},
+            {"path": "/a", "allow": ["10.0.0.0/8"], "basic_auth": hashed, "limits": {"requests": 5, "per": "minute"}},
+            {"path": "/a/b/c", "allow": [], "basic_auth": [], "limits": {"requests": 7}},
+        ]
+        text = self.render([{**SITE, "limits": {"requests": 300, "burst": 600}, "routes": routes}])
+        (inner,) = self.blocks(text, r"location \^~ /a/b/ ")
+        for line in ("allow 10.0.0.0/8;", "deny all;", "auth_basic_user_file /etc/nginx/users/shop:a;", "client_max_body_size 9m;"):
+            assert line in inner
+        assert "limit_req zone=requests_shop burst=600 nodelay;" in inner
+        assert "limit_req zone=requests_shop/a burst=5 nodelay;" in inner
+        assert "set $retry_after 12;" in inner
+        (innermost,) = self.blocks(text, "location = /a/b/c ")
+        for line in ("allow all;", "auth_basic off;", "limit_req zone=requests_shop/a/b/c burst=7 nodelay;", "client_max_body_size 9m;"):
+            assert line in innermost
+        assert "requests_shop/a " not in innermost

@@ -131,6 +131,18 @@ def test_addresses_may_be_of_ipv6(tmp_path: Path) -> None:
     ]
 
 
+def test_http3_opens_its_port_for_datagrams(tmp_path: Path) -> None:
+    """Catches HTTP/3 behind a closed door, and a door that stands open without it."""
+    shown = {"web": ["firewall_openings"]}
+    (tmp_path / "on").mkdir()
+    (tmp_path / "off").mkdir()
+    found = {}
+    for name, http3 in (("on", True), ("off", False)):
+        openings = baseline(tmp_path / name, shown=shown, nginx_http3=http3)["web1"]["firewall_openings"]
+        found[name] = [(opening["protocol"], port) for opening in openings for port in opening["ports"] if opening["protocol"] == "udp"]
+    assert found == {"on": [("udp", 443)], "off": []}
+
+
 def test_another_application_inherits_nothing_of_the_sample(tmp_path: Path) -> None:
     """Catches a run that migrates, asks or caches another application as if it were the sample."""
     got = baseline(tmp_path, app_name="shop", app_source="/srv/shop", app_wsgi_target="shop:app")

@@ -11,7 +11,9 @@ import typing as t
 ROUTE_PATH = re.compile(r"(?:/(?!\.\.?(?:/|$))[A-Za-z0-9._~-]+)+")
 USER_NAME = re.compile(r"[A-Za-z0-9_.@-]+")
 # What Debian's crypt() knows and nginx, which computes it at each request and serves nobody meanwhile, has done within some milliseconds
-PASSWORD_HASH = re.compile(r"\$6\$(?:rounds=[0-9]{4,5}\$)?[./A-Za-z0-9]{1,16}\$[./A-Za-z0-9]{86}|\$2[aby]\$(?:0[4-9]|10)\$[./A-Za-z0-9]{53}")
+PASSWORD_HASH = re.compile(
+    r"\$6\$(?:rounds=[0-9]{4,5}\$)?[./A-Za-z0-9]{1,16}\$[./A-Za-z0-9]{86}|\$2[aby]\$(?:0[4-9]|10)\$[./A-Za-z0-9]{53}"
+)
 SECURITY_TXT_URI = re.compile(r"(?:https://|mailto:|tel:)[^\s'\"\\$;{}]+")
 SECURITY_TXT_TIME = "%Y-%m-%dT%H:%M:%SZ"
 LANGUAGES = re.compile(r"[A-Za-z]{2,8}(?:-[A-Za-z0-9]{1,8})*(?:, ?[A-Za-z]{2,8}(?:-[A-Za-z0-9]{1,8})*)*")
