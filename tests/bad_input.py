@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,11 @@ def key_pair(*names: str, days: int = 30) -> tuple[str, str]:
     return certificate.public_bytes(serialization.Encoding.PEM).decode(), private.decode()
 
 
+def public_key(*parts: bytes) -> str:
+    """The middle of a line in authorized_keys."""
+    return base64.b64encode(b"".join(len(part).to_bytes(4, "big") + part for part in parts)).decode()
+
+
 def provided(certificate: str, key: str) -> dict[str, Any]:
     return {
         "tls_mode": "provided",
@@ -52,10 +58,18 @@ SITE = {
 USER = {"name": "shop", "instance": "broker", "password": SECRET}
 CACHE_USER = {"name": "shop", "instance": "cache", "password": SECRET}
 OPENING = {"name": "ssh", "ports": [22]}
+PERSON = {"name": "anna", "keys": [f"ssh-ed25519 {public_key(b'ssh-ed25519', bytes(32))} anna@laptop"]}
+SHORT_KEY = "ssh-rsa " + public_key(b"ssh-rsa", b"\3", b"\0" + b"\xff" * 256)
+# As the host sees a connection of root and of anna
+BY_ROOT = {"ansible_env": {"SSH_CONNECTION": "192.0.2.1 50000 192.0.2.2 22", "USER": "root"}}
+BY_ANNA = {"ansible_env": {"SSH_CONNECTION": "192.0.2.1 50000 192.0.2.2 22", "USER": "anna"}}
 
 # What each role takes: a case overrides it
 GOOD: dict[str, dict[str, Any]] = {
     "base": {},
+    "administrators": {"administrators_people": [PERSON]},
+    "ssh": {},
+    "bootstrap": {"ansible_user": "anna", "bootstrap_user": "root"},
     "firewall": {"firewall_openings": [OPENING]},
     "hardening": {},
     "upgrades": {},
@@ -101,6 +115,86 @@ CASES = [
         "unknown day",
         {"upgrades_window": NIGHT | {"days": ["sunday"]}},
         ("upgrades_window.days[0]", '"sunday"', '"sat", "sun"'),
+    ),
+    # Who would be locked out
+    Case(
+        "ssh",
+        "run by root",
+        {"ansible_connection": "ssh"},
+        ("ansible_user", '"root"', "playbooks/bootstrap.yml"),
+        BY_ROOT,
+    ),
+    Case(
+        "ssh",
+        "run by password",
+        {"ansible_connection": "ssh", "ansible_password": SECRET},
+        ("ansible_password", "********", "as bootstrap_password"),
+        BY_ANNA,
+    ),
+    Case("ssh", "no group", {"ssh_allow_groups": []}, ("ssh_allow_groups", "[]", "at least one group")),
+    Case(
+        "ssh", "setting of the role", {"ssh_extra_settings": {"permitRootLogin": True}}, ("ssh_extra_settings", "permitrootlogin", "itself")
+    ),
+    Case("ssh", "match in a setting", {"ssh_extra_settings": {"Match": "all"}}, ("ssh_extra_settings", '["Match"]', "neither Match nor")),
+    Case("ssh", "two lines in a setting", {"ssh_extra_settings": {"AcceptEnv": "A\nMatch all"}}, ("ssh_extra_settings", "in one line")),
+    Case("ssh", "port", {"ssh_port": 70000}, ("ssh_port", "70000", "1 to 65535")),
+    Case(
+        "administrators",
+        "the own user gone",
+        {"ansible_connection": "ssh", "administrators_people": [{"name": "anna", "state": "absent"}]},
+        ("administrators_people", "anna", "the user of this connection"),
+        BY_ANNA,
+    ),
+    Case(
+        "administrators",
+        "the own user without sudo",
+        {"ansible_connection": "ssh", "administrators_people": [{**PERSON, "sudo": False}]},
+        ("administrators_people", "anna", "sudo for the user of this connection"),
+        BY_ANNA,
+    ),
+    Case(
+        "administrators",
+        "no key",
+        {"administrators_people": [{"name": "anna"}]},
+        ("administrators_people[0].keys", "[]", "at least one public key"),
+    ),
+    Case(
+        "administrators",
+        "key cut off",
+        {"administrators_people": [{"name": "anna", "keys": [PERSON["keys"][0][:40]]}]},
+        ("administrators_people[0].keys", "ssh-ed25519", "cut off or mistyped"),
+    ),
+    Case(
+        "administrators",
+        "short RSA key",
+        {"administrators_people": [{"name": "anna", "keys": [SHORT_KEY]}]},
+        ("administrators_people[0].keys", "ssh-rsa", "at least 3072 bits, not 2048"),
+    ),
+    Case(
+        "administrators",
+        "private key",
+        {"administrators_people": [{"name": "anna", "keys": ["-----BEGIN OPENSSH PRIVATE KEY-----\n" + SECRET]}]},
+        ("administrators_people[0].keys", "(a private key)", "the public key"),
+    ),
+    Case(
+        "administrators",
+        "password in the clear",
+        {"administrators_people": [{**PERSON, "password_hash": SECRET}]},
+        ("administrators_people[0].password_hash", "********", "openssl passwd -6"),
+    ),
+    Case(
+        "administrators",
+        "password without a hash",
+        {"administrators_people": [{**PERSON, "sudo_password": True}]},
+        ("administrators_people[0].sudo_password", "true", "beside a password_hash"),
+    ),
+    Case("bootstrap", "root for good", {"ansible_user": "root"}, ("ansible_user", "root", "one of administrators_people")),
+    Case("bootstrap", "password for good", {"ansible_password": SECRET}, ("ansible_password", "********", "is bootstrap_password")),
+    Case(
+        "bootstrap",
+        "no fingerprint",
+        {"bootstrap_host_key_fingerprints": ["aa:bb"]},
+        ("bootstrap_host_key_fingerprints", '["aa:bb"]', "SHA256 and 43 characters"),
     ),
     # An unknown mode
     Case("tls", "unknown mode", {"tls_mode": "acme"}, ("tls_mode", '"acme"', 'one of "internal_ca", "provided"')),

@@ -94,6 +94,16 @@ def test_a_port_is_set_once(tmp_path: Path) -> None:
     assert not re.search(r"\b(5432|6379|6380|8000|80|443)\b|/etc/ssl/groundcrew", json.dumps(got))
 
 
+def test_sshd_and_the_firewall_move_together(tmp_path: Path) -> None:
+    """Catches a port of SSH that the firewall keeps closed, a former one that closes before the run is over, or stays open for good."""
+    shown = {"all": ["firewall_openings", "ssh_port", "ssh_allow_groups"]}
+    connection = {"env": {"SSH_CONNECTION": "192.0.2.1 50000 192.0.2.2 22"}}
+    got = baseline(tmp_path, shown=shown, ssh_port=2022, administrators_group="people", ansible_facts=connection)["db1"]
+    assert (got["ssh_port"], got["ssh_allow_groups"]) == (2022, ["people"])
+    (ssh,) = [opening for opening in got["firewall_openings"] if opening["name"] == "ssh"]
+    assert ssh["ports"] == [2022, 22]
+
+
 def test_addresses_may_be_of_ipv6(tmp_path: Path) -> None:
     """Catches an address that runs into its port, and brackets where there is none."""
     got = baseline(tmp_path, {"all": {"hosts": {name: {"host_address": address} for name, address in ADDRESSES.items()}}})

@@ -1,3 +1,4 @@
+#!/bin/sh
 # Lines of name:hash come in; those that differ from what the host has are set, and named
 set -eu
 while IFS= read -r line; do
