@@ -192,14 +192,14 @@ def listed(playbook: str, *options: str) -> list[str]:
 def test_a_tag_is_safe_alone(tag: str, roles: set[str]) -> None:
     """Catches a new certificate or release that the service in front of it goes on without."""
     # Checks of variables always run, and change nothing
-    tasks = [line for line in listed("site.yml", "--tags", tag) if not re.search(r"TAGS: .*\balways\b", line)]
+    tasks = [line for line in listed("site.yml", "--tags", tag) if "always" not in line.rpartition("TAGS: ")[2]]
     assert {line.split(" : ")[0] for line in tasks} == roles
 
 
 @pytest.mark.parametrize("tag", ["celery", "gunicorn"])
 def test_a_tag_that_moves_slots_holds_the_lock(tag: str) -> None:
     """Catches a run of one tag that moves a slot beside another run's release."""
-    tasks = [line for line in listed("site.yml", "--tags", tag) if not re.search(r"TAGS: .*\balways\b", line)]
+    tasks = [line for line in listed("site.yml", "--tags", tag) if "always" not in line.rpartition("TAGS: ")[2]]
     assert tasks[0].startswith("app : lock | ")
     assert tasks[-1].startswith("app : unlock | Let others release")
 
