@@ -1,6 +1,7 @@
 """Measure what the web application firewall costs: requests per second with it and without, in turn, in one run.
 
-Two sites of the host of the scenario waf serve the same application over TLS, one of them inspected. Medians over the rounds, and their ratio.
+Two sites of the host of the scenario waf serve the same application over TLS, one of them inspected. Medians over the rounds, and their ratio;
+and what a request takes of nginx's processors, which says more where the machine has other things to do.
 """
 
 from __future__ import annotations
@@ -49,6 +50,19 @@ wrk.headers["Accept-Language"] = "de,en-US;q=0.7,en;q=0.3"
 wrk.headers["Content-Type"] = {kind}
 wrk.body = {body}
 """
+# What nginx's processes have had of the processors until now
+TICKS = "cat $(pgrep --exact nginx | sed 's|.*|/proc/&/stat|') | awk '{ticks += $14 + $15} END {print ticks}'"
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Requests per second, and milliseconds of a processor that nginx took for each."""
+
+    requests: float
+    cpu: float
+
+
+Rates = dict[Kind, list[tuple[Rate, Rate]]]
 
 
 def output(container: Container, script: str) -> str:
@@ -68,21 +82,24 @@ def script(kind: Kind) -> str:
     )
 
 
-def rate(container: Container, site: str, kind: Kind, seconds: int) -> float:
-    """Requests per second that a site answers, all of them well."""
-    text = output(container, f"wrk -t 2 -c 16 -d {seconds}s -s /run/bench.lua 'https://{site}{kind.path}'")
-    found = re.search(r"^Requests/sec:\s*([0-9.]+)", text, re.MULTILINE)
+def rate(container: Container, site: str, kind: Kind, seconds: int) -> Rate:
+    """How fast a site answers, all requests well."""
+    text = output(container, f"{TICKS}; wrk -t 2 -c 16 -d {seconds}s -s /run/bench.lua 'https://{site}{kind.path}'; {TICKS}")
+    found = re.search(r"(\d+) requests in .*^Requests/sec:\s*([0-9.]+)", text, re.MULTILINE | re.DOTALL)
     if not found or "Non-2xx" in text or "Socket errors" in text:
         raise Problem(f"{site} did not answer all requests well:\n{text}")
-    return float(found[1])
+    before, after = (int(ticks) for ticks in re.findall(r"^(\d+)$", text, re.MULTILINE))
+    return Rate(float(found[2]), (after - before) / os.sysconf("SC_CLK_TCK") * 1000 / int(found[1]))
 
 
-def table(rates: dict[Kind, list[tuple[float, float]]]) -> str:
+def table(rates: Rates) -> str:
     """The medians and their ratio, as a table in Markdown."""
-    lines = ["| request | without, a second | with, a second | ratio |", "|---|---|---|---|"]
+    lines = ["| request | without, a second | with, a second | ratio | nginx's CPU for one without | with |", "|---|---|---|---|---|---|"]
     for kind, pairs in rates.items():
-        off, on = (statistics.median(column) for column in zip(*pairs, strict=True))
-        lines.append(f"| {kind.name} | {off:,.0f} | {on:,.0f} | {on / off:.2f} |")
+        columns = list(zip(*pairs, strict=True))
+        off, on = (statistics.median(rate.requests for rate in column) for column in columns)
+        cpu_off, cpu_on = (statistics.median(rate.cpu for rate in column) for column in columns)
+        lines.append(f"| {kind.name} | {off:,.0f} | {on:,.0f} | {on / off:.2f} | {cpu_off:.2f} ms | {cpu_on:.2f} ms |")
     return "\n".join(lines)
 
 
@@ -91,16 +108,16 @@ def molecule(*words: str) -> None:
     run_logged([str(Path(sys.executable).parent / "molecule"), *words, "--scenario-name", SCENARIO], LOG)
 
 
-def measure(container: Container, rounds: int, seconds: int) -> dict[Kind, list[tuple[float, float]]]:
+def measure(container: Container, rounds: int, seconds: int) -> Rates:
     output(container, "apt-get -qq update && apt-get -qq install --no-install-recommends wrk >/dev/null 2>&1")
     output(container, f"grep -q {ON} /etc/hosts || echo 127.0.0.1 {ON} {OFF} >> /etc/hosts")
-    rates: dict[Kind, list[tuple[float, float]]] = {kind: [] for kind in KINDS}
+    rates: Rates = {kind: [] for kind in KINDS}
     for number in range(1, rounds + 1):
         for kind, pairs in rates.items():
             output(container, f"cat > /run/bench.lua <<'END'\n{script(kind)}\nEND")
             off, on = (rate(container, site, kind, seconds) for site in (OFF, ON))
             pairs.append((off, on))
-            say(f"Round {number} of {rounds}, {kind.path.partition('?')[0]}: {off:,.0f} without, {on:,.0f} with")
+            say(f"Round {number} of {rounds}, {kind.path.partition('?')[0]}: {off.requests:,.0f} without, {on.requests:,.0f} with")
     return rates
 
 
