@@ -8,13 +8,8 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 
-class ByHost(LoadScopeScheduling):
-    """The tests of a host run in order, in a process of their own."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        return nodeid.rpartition("[")[2]
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByHost:
-    """Hand out tests so."""
-    return ByHost(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Run the tests of a host in order, in a process of their own."""
+    by_host = LoadScopeScheduling(config, log)
+    by_host._split_scope = lambda nodeid: nodeid.rpartition("[")[2]
+    return by_host
