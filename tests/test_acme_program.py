@@ -130,3 +130,19 @@ def test_the_servers_own_words_are_told() -> None:
     )
     said = "Saving debug log to /x\nAn unexpected error occurred:\nAccount 1 not found.\nAsk for help or search for solutions."
     assert str(acme.refusal(said)) == "Account 1 not found."
+
+
+@pytest.mark.parametrize(("state", "starts"), [("activating", 2), ("inactive", 1)])
+def test_a_run_that_came_too_early_is_asked_again(
+    certificate: acme.Certificate, monkeypatch: pytest.MonkeyPatch, state: str, starts: int
+) -> None:
+    """Catches a first run that reports what a timer found before the web server knew the names."""
+    asked: list[str] = []
+
+    def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        asked.append(command[1])
+        return subprocess.CompletedProcess(command, 3, f"{state}\n")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    acme.issue([certificate])
+    assert asked.count("start") == starts

@@ -357,7 +357,14 @@ def renew(certificate: Certificate) -> int:
 
 def issue(certificates: list[Certificate]) -> int:
     before = {one.name: read_pair(one.target) for one in certificates}
-    subprocess.run(["systemctl", "start", *(one.unit for one in certificates)], capture_output=True, check=False)
+    units = [one.unit for one in certificates]
+    asked = [
+        subprocess.run(["systemctl", "is-active", unit], stdout=subprocess.PIPE, text=True, check=False).stdout.strip() for unit in units
+    ]
+    # What its timer started a moment ago may have come before the web server knew the names: again, after its end
+    for some in (units, [unit for unit, state in zip(units, asked, strict=True) if state == "activating"]):
+        if some:
+            subprocess.run(["systemctl", "start", *some], capture_output=True, check=False)
     problems = {}
     for one in certificates:
         path = one.target / "problem"

@@ -29,7 +29,7 @@ STATE = "/var/lib/groundcrew-acme"
 TLS = "/etc/ssl/groundcrew"
 WEB = "playbooks/web.yml"
 TOKEN = "bVz9QfR2hKx7Lw3M"
-PLAIN, SHORT = 15000, 15001
+PLAIN = 15000
 Converge = Callable[..., Any]
 Eventually = Callable[..., Any]
 Exposure = Callable[[str], float]
@@ -42,6 +42,12 @@ class Site:
     host: Any
     address: str
     domain: str
+    # The host's own ACME server, that of the short certificates, and its management's port
+    server: str
+
+    @property
+    def short(self) -> int:
+        return 15001 if self.server == "debian12" else 15002
 
     def served(self, name: str = "", roots: Path | None = None) -> x509.Certificate:
         """The certificate that a visitor gets, checked where the roots are given."""
@@ -99,11 +105,12 @@ def call(authority: Any) -> Callable[..., str]:
 
 
 @pytest.fixture
-def root(call: Callable[..., str]) -> Callable[[int], Path]:
+def root(site: Site, call: Callable[..., str]) -> Callable[[int], Path]:
     """Return a function that fetches a server's root certificate, which is another one after each of its starts."""
 
     def fetch(port: int) -> Path:
-        path = EPHEMERAL / f"root-{port}.pem"
+        # Both hosts are asked at a time
+        path = EPHEMERAL / f"root-{port}-{site.server}.pem"
         path.write_text(call(port, "roots/0"))
         return path
 
@@ -112,7 +119,8 @@ def root(call: Callable[..., str]) -> Callable[[int], Path]:
 
 @pytest.fixture(scope="module")
 def site(host: Any, address: str) -> Site:
-    return Site(host, address, f"{host.ansible.get_variables()['inventory_hostname']}.test.example")
+    name = host.ansible.get_variables()["inventory_hostname"]
+    return Site(host, address, f"{name}.test.example", name)
 
 
 def certificates(site: Site) -> list[dict[str, Any]]:
@@ -152,9 +160,9 @@ def grown(site: Site, converge: Converge, call: Callable[..., str]) -> Grown:
     # A name that leads to a host with no web server
     call(8055, "add-a", host=f"elsewhere.{site.domain}.", addresses=["127.0.0.2"])
     options = {
-        "tls_acme_directory_url": "https://acme.test.example:14001/dir",
+        "tls_acme_directory_url": f"https://acme.test.example:{site.short - 1000}/dir",
         "tls_acme_eab": {"kid": "kid-1", "hmac_key": (EPHEMERAL / "mac-key").read_text()},
-        "tls_acme_calendar": "*-*-* *:*:0/20",
+        "tls_acme_calendar": "*-*-* *:*:0/30",
         "tls_acme_spread_seconds": 0,
         "tls_acme_dns_hook": str(Path(os.environ["MOLECULE_PROJECT_DIRECTORY"]) / "molecule/acme/dns-hook.py"),
         "tls_acme_dns_secret_environment": {"DNS_API_TOKEN": TOKEN},
@@ -189,7 +197,7 @@ def test_another_site_gets_its_certificate_beside_one_that_cannot(
     """Catches a name that points elsewhere and ends the run, hides why, leaves its site without a certificate, or keeps others from theirs."""
     assert grown.returncode == 0, grown.output
     for name in (site.domain, f"second.{site.domain}"):
-        site.served(name, root(SHORT))
+        site.served(name, root(site.short))
     assert site.served(f"elsewhere.{site.domain}").issuer == site.served(f"elsewhere.{site.domain}").subject, "a placeholder"
     said = re.sub(r"\s+", " ", grown.output)
     assert re.search(rf"WARNING: certificate elsewhere of .* A placeholder .* elsewhere\.{site.domain}: connection: ", said), said[-3000:]
@@ -242,7 +250,7 @@ def test_secrets_stay_where_they_are_needed(site: Site, grown: Grown) -> None:
 def test_the_timer_renews_while_visitors_come(site: Site, grown: Grown, eventually: Eventually, root: Callable[[int], Path]) -> None:
     """Catches a renewal that waits for a person, does not reach visitors, gives up at a refused nonce, or fails a request."""
     before = site.served().serial_number
-    with steady(site.load(root(SHORT))):
+    with steady(site.load(root(site.short))):
         # Debian 12's certbot finds ten minutes due at once; Debian 13's would wait for half of them, unless told as an operator may
         site.host.check_output("sed -i '1i renew_before_expiry = 1 days' %s/default/config/renewal/default.conf", STATE)
         eventually(lambda: site.served().serial_number != before, within=90)
@@ -257,16 +265,16 @@ def test_a_name_that_is_put_right_heals_by_itself(
     call(8055, "clear-a", host=f"elsewhere.{site.domain}.")
     call(8055, "add-a", host=f"elsewhere.{site.domain}.", addresses=[site.address])
     eventually(lambda: not site.problem("elsewhere"), within=60)
-    site.served(f"elsewhere.{site.domain}", root(SHORT))
+    site.served(f"elsewhere.{site.domain}", root(site.short))
 
 
 @pytest.mark.usefixtures("as_root")
 def test_a_broken_configuration_does_not_take_the_site_down(site: Site, grown: Grown, eventually: Eventually) -> None:
     """Catches a renewal that breaks what runs, or leaves a certificate on disk that nobody serves."""
     unit, state = "groundcrew-acme@second", f"{STATE}/second/asked.json"
-    site.host.check_output(
-        "systemctl stop %s.timer && cp -p /etc/nginx/nginx.conf /root/whole && echo broken >> /etc/nginx/nginx.conf", unit
-    )
+    site.host.check_output("systemctl stop %s.timer && cp -p /etc/nginx/nginx.conf /root/whole", unit)
+    eventually(lambda: site.host.run("systemctl is-active %s", unit).stdout.strip() != "activating")
+    site.host.check_output("echo broken >> /etc/nginx/nginx.conf")
     try:
         before = site.served(f"second.{site.domain}").serial_number
         # As if it had come from another server: a new one is due now
@@ -286,8 +294,8 @@ def test_without_its_server_the_certificate_stays_and_the_unit_fails(
     site: Site, grown: Grown, converge: Converge, authority: Any, eventually: Eventually, root: Callable[[int], Path]
 ) -> None:
     """Catches a server that is down and takes the site with it, or that nobody hears of; and one that has lost its accounts meanwhile."""
-    trusted = root(SHORT)
-    authority.check_output("systemctl stop pebble@short")
+    trusted = root(site.short)
+    authority.check_output("systemctl stop pebble@%s", site.server)
     try:
         # Due at once, as above
         site.host.check_output("echo '{}' > %s/default/asked.json", STATE)
@@ -299,9 +307,9 @@ def test_without_its_server_the_certificate_stays_and_the_unit_fails(
         assert "groundcrew-acme@default.service" in status.stdout, status.stdout
         assert "WARNING: The certificate before is in use" in status.stdout, status.stdout
     finally:
-        authority.check_output("systemctl start pebble@short")
+        authority.check_output("systemctl start pebble@%s", site.server)
     eventually(lambda: not site.problem(), within=90)
-    eventually(lambda: site.served(roots=root(SHORT)))
+    eventually(lambda: site.served(roots=root(site.short)))
 
 
 @pytest.mark.usefixtures("as_root")
@@ -313,7 +321,7 @@ def test_nonces_were_refused(grown: Grown, authority: Any) -> None:
 @pytest.mark.usefixtures("as_root")
 def test_the_mode_changes_without_a_gap(site: Site, grown: Grown, converge: Converge, root: Callable[[int], Path]) -> None:
     """Catches a change of mode that fails a request or leaves the other mode's timers, and a way back that asks for what is there."""
-    with steady(site.load(root(SHORT), root(PLAIN), CA)):
+    with steady(site.load(root(site.short), root(PLAIN), CA)):
         assert converge(playbook=WEB, tls_mode="internal_ca").returncode == 0
         site.served(roots=CA)
         assert not site.host.check_output("systemctl list-timers --all --no-legend 'groundcrew-acme@*'")
