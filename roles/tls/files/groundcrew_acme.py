@@ -347,7 +347,12 @@ def renew(certificate: Certificate) -> int:
         tell(certificate, "")
         return 0
     present = read_pair(certificate.target)
-    in_use = PLACEHOLDER if present and is_placeholder(present[1]) else "The certificate before is in use."
+    if present and is_placeholder(present[1]):
+        in_use = PLACEHOLDER
+    elif present and read_pair(certificate.live) is None:
+        in_use = "As a placeholder, the certificate from before tls_mode acme is in use."
+    else:
+        in_use = "The certificate before is in use."
     why = " ".join("; ".join(troubles).split()).rstrip(".")
     said = f"{in_use} No new one for {', '.join(certificate.names)} from {certificate.server}: {why}.{hint}"
     tell(certificate, said)

@@ -312,10 +312,10 @@ def test_without_its_server_the_certificate_stays_and_the_unit_fails(
     eventually(lambda: site.served(roots=root(site.short)))
 
 
-@pytest.mark.usefixtures("as_root")
-def test_nonces_were_refused(grown: Grown, authority: Any) -> None:
-    """Catches a server that makes it too easy: what was seen above was seen with refused nonces."""
-    assert int(authority.check_output("journalctl -u 'pebble@*' | grep -c -i nonce || true")) > 0
+@pytest.mark.usefixtures("grown", "as_root")
+def test_nonces_were_refused(site: Site) -> None:
+    """Catches a server that makes it too easy: what was seen above was seen with refused nonces, one in ten of a hundred requests."""
+    assert int(site.host.check_output("cat %s/*/logs/* | grep -c badNonce || true", STATE)) > 0
 
 
 @pytest.mark.usefixtures("as_root")
