@@ -40,13 +40,16 @@ def tls_days_left(pem: str) -> int:
     return (certificate.not_valid_after_utc - now()).days
 
 
-def tls_crl_days_left(content: str) -> int:
-    """Days until a revocation list, DER in base64, ends; below zero for what is no list."""
+def tls_crl_days_left(content: str, authority: str) -> int:
+    """Days until a revocation list, DER in base64, ends; below zero for what is no list, and for that of another authority."""
+    key = x509.load_pem_x509_certificate(authority.encode()).public_key()
     try:
-        ends = x509.load_der_x509_crl(base64.b64decode(content)).next_update_utc
+        revoked = x509.load_der_x509_crl(base64.b64decode(content))
     except ValueError:
         return -1
-    return (ends - now()).days if ends else -1
+    if not revoked.next_update_utc or not revoked.is_signature_valid(key):  # type: ignore[arg-type]
+        return -1
+    return (revoked.next_update_utc - now()).days
 
 
 def now() -> datetime.datetime:
