@@ -172,11 +172,17 @@ def test_rules_are_back_after_a_restart(host: Any, addresses: list[str], eventua
         assert answers(address, 22)
         assert not answers(address, 8081)
     assert status(host) == "current"
-    active, reachable = (
-        int(host.run_expect([0], f"systemctl show --value -p ActiveEnterTimestampMonotonic {unit}").stdout)
-        for unit in ("groundcrew-firewall.service", "ssh.service")
+    emptied, begun, active, reachable = (
+        int(host.run_expect([0], f"systemctl show --value -p {event}TimestampMonotonic {unit}").stdout)
+        for unit, event in (
+            ("systemd-tmpfiles-setup.service", "ActiveEnter"),
+            ("groundcrew-firewall.service", "InactiveExit"),
+            ("groundcrew-firewall.service", "ActiveEnter"),
+            ("ssh.service", "InactiveExit"),
+        )
     )
     assert 0 < active <= reachable, "the rules must be there before anybody can connect"
+    assert 0 < emptied <= begun, "a unit whose /dev is made in /tmp while that is emptied fails, and leaves the host open"
 
 
 def test_unit_is_confined(exposure: Any) -> None:
