@@ -318,6 +318,7 @@ def test_nonces_were_refused(site: Site) -> None:
     assert int(site.host.check_output("cat %s/*/logs/* | grep -c badNonce || true", STATE)) > 0
 
 
+@pytest.mark.one_release
 @pytest.mark.usefixtures("as_root")
 def test_the_mode_changes_without_a_gap(site: Site, grown: Grown, converge: Converge, root: Callable[[int], Path]) -> None:
     """Catches a change of mode that fails a request or leaves the other mode's timers, and a way back that asks for what is there."""
