@@ -74,7 +74,7 @@ class TestRedis:
         return dict(line.split(" ", 1) for line in lines if line and not line.startswith("#"))
 
     def users(self, instance: str, users: list[dict[str, Any]]) -> list[str]:
-        return render("redis", "users.acl.j2", __redis_instance={"name": instance}, redis_users=users).splitlines()
+        return render("redis", "users.acl.j2", __redis_instance={"name": instance}, redis_users=users, __redis_key_file={"stat": {}}).splitlines()
 
     def test_the_broker_keeps_and_the_cache_does_not(self) -> None:
         broker, cache = self.settings(BROKER), self.settings(CACHE)
