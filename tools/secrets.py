@@ -159,7 +159,9 @@ def main() -> int:
     options = parser.parse_args()
     vault, password = make(options.environment, example=options.example, keyring=options.keyring)
     shown = password.relative_to(ROOT) if password.is_relative_to(ROOT) else password
-    say(f"Fresh secrets in {vault.relative_to(ROOT)}, encrypted with the password {'of the keyring, which is asked by' if options.keyring else 'from'} {shown}.")
+    say(
+        f"Fresh secrets in {vault.relative_to(ROOT)}, encrypted with the password {'of the keyring, which is asked by' if options.keyring else 'from'} {shown}."
+    )
     if not options.example:
         say("Keep a copy of that password where your team keeps its passwords; it is not in git.")
         say(f"Then, as in step 4 of the README: export ANSIBLE_VAULT_PASSWORD_FILE={shown}")

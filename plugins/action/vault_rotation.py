@@ -77,7 +77,7 @@ def changes(content: Content, to: str) -> Content:
         raise RotationError(f"the rotation is at {step or 'no step'}, too early for {to}: run the playbook from its begin")
     if to == "retired":
         return {ROTATION: {"step": to}}
-    new = {ROTATION: {**content[ROTATION], "step": to}}
+    new: Content = {ROTATION: {**content[ROTATION], "step": to}}
     if content.get(FALLBACKS):
         # Every server knows the new key by now
         new |= {KEY: content[FALLBACKS][0], FALLBACKS: [content[KEY]]}
@@ -107,10 +107,8 @@ def written(text: str, new: Content) -> str:
         line = f"{name}: {json.dumps(value)}\n"
         # An entry goes on in the lines after it that are indented
         entry = re.compile(rf"^{re.escape(name)}[ \t]*:.*\n?(?:[ \t]+\S.*\n?)*", re.MULTILINE)
-        if entry.search(text):
-            text = entry.sub(lambda _, line=line: line, text, count=1)
-        else:
-            text = text.rstrip("\n") + "\n" + line
+        start, end = found.span() if (found := entry.search(text)) else (len(text), len(text))
+        text = text[:start] + ("" if found or text.endswith("\n") else "\n") + line + text[end:]
     if parsed(text) != wanted:
         raise RotationError("its entries cannot be told apart: write each on a line of its own, as `name: value`")
     return text
