@@ -16,8 +16,6 @@ from tools.console import say
 from tools.fleet import Fleet, Step, failed, recap
 from tools.load import Answer, Load, summary
 
-from .conftest import Vault, Visitor
-
 Eventually = Callable[..., Any]
 ROTATE = "playbooks/rotate_secrets.yml"
 PORTS = {"broker": 6379, "cache": 6380}
@@ -50,11 +48,6 @@ def held(host: Any) -> str:
 
 
 @pytest.fixture(scope="module")
-def visitor(load: Load) -> Visitor:
-    return Visitor(load)
-
-
-@pytest.fixture(scope="module")
 def here() -> Any:
     """The command lines on the controller while secrets are rotated."""
     seen: set[bytes] = set()
@@ -76,7 +69,7 @@ def here() -> Any:
 
 
 @pytest.fixture(scope="module")
-def history(host: Any, fleet: Fleet, load: Load, vault: Vault, visitor: Visitor, here: set[bytes]) -> list[Answer]:
+def history(host: Any, fleet: Fleet, load: Load, vault: Any, visitor: Any, here: set[bytes]) -> list[Answer]:
     """Two rotations, the first of which was killed, and the end of the sessions; the answers of the site meanwhile."""
     first = vault.look()
     # Somebody has got hold of the secrets, and of sessions
@@ -128,7 +121,7 @@ def test_it_comes_through(fleet: Fleet, history: list[Answer], name: str) -> Non
     assert found.code == 0, found.output[-4000:]
 
 
-def test_no_request_fails(history: list[Answer], visitor: Visitor) -> None:
+def test_no_request_fails(history: list[Answer], visitor: Any) -> None:
     """Catches a moment at which neither the old values are good nor the new, and a page whose form is refused."""
     say(json.dumps(summary(history)))
     say(f"{len(visitor.statuses)} forms of a visitor")
@@ -138,7 +131,7 @@ def test_no_request_fails(history: list[Answer], visitor: Visitor) -> None:
     assert len(history) > 500
 
 
-def test_no_task_is_lost(host: Any, history: list[Answer], visitor: Visitor, eventually: Eventually) -> None:
+def test_no_task_is_lost(host: Any, history: list[Answer], visitor: Any, eventually: Eventually) -> None:
     """Catches a worker whose login is closed, or whose connections are cut, while it works."""
     taken = sum(answer.good and answer.request.method == "POST" for answer in history) + visitor.statuses.count(303)
     assert eventually(lambda: rows(host, "SELECT count(*) FROM reports WHERE state IN ('queued', 'running')") == "0", within=120)
@@ -146,7 +139,7 @@ def test_no_task_is_lost(host: Any, history: list[Answer], visitor: Visitor, eve
     assert int(rows(host, "SELECT count(*) FROM reports WHERE state = 'done'")) >= taken
 
 
-def test_the_next_run_goes_on_with_the_same_values(vault: Vault, history: list[Answer]) -> None:
+def test_the_next_run_goes_on_with_the_same_values(vault: Any, history: list[Answer]) -> None:
     """Catches a killed run whose values are lost, and a rotation that makes none."""
     start, killed, first, second, end = vault.seen
     names = [name for name in start if name.endswith("_password")]
@@ -165,7 +158,7 @@ def test_sessions_with_old_secrets_have_ended(fleet: Fleet, history: list[Answer
     assert step(fleet, "first").live == ""
 
 
-def test_old_secrets_are_refused(host: Any, vault: Vault, history: list[Answer]) -> None:
+def test_old_secrets_are_refused(host: Any, vault: Any, history: list[Answer]) -> None:
     start, _, first, second, _ = vault.seen
     for old in (start, first):
         for login in LOGINS:
@@ -186,7 +179,7 @@ def test_everything_belongs_to_the_owner(host: Any, history: list[Answer]) -> No
 
 
 # After the test of the visitor's statuses
-def test_an_old_session_counts_no_longer_at_the_end(visitor: Visitor, history: list[Answer]) -> None:
+def test_an_old_session_counts_no_longer_at_the_end(visitor: Any, history: list[Answer]) -> None:
     """The form that was opened in it is refused, and a new one is taken."""
     assert visitor.ask("POST", "text=words&csrf_token=" + visitor.token)[0] == 400
     visitor.open()
@@ -200,7 +193,7 @@ def test_nothing_is_left_to_change(fleet: Fleet, history: list[Answer]) -> None:
 
 
 def test_secrets_are_in_no_output_and_no_command_line(
-    host: Any, fleet: Fleet, vault: Vault, history: list[Answer], generated: Path, here: set[bytes]
+    host: Any, fleet: Fleet, vault: Any, history: list[Answer], generated: Path, here: set[bytes]
 ) -> None:
     """Catches a secret, old or new, in what Ansible says at its most verbose, in its log, or in the arguments of a program."""
     secrets = vault.secrets()
@@ -214,7 +207,7 @@ def test_secrets_are_in_no_output_and_no_command_line(
 
 
 @pytest.mark.usefixtures("as_root")
-def test_secrets_are_in_no_file_that_others_read(host: Any, vault: Vault, history: list[Answer], generated: Path) -> None:
+def test_secrets_are_in_no_file_that_others_read(host: Any, vault: Any, history: list[Answer], generated: Path) -> None:
     """Catches a secret in the journal, in a log, or in a file beside those that only root reads."""
     # From a file, as sudo's log has the arguments of what it runs
     patterns = "\n".join(sorted(vault.secrets()))
