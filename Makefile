@@ -52,6 +52,9 @@ molecule: toolchain audit-toolchain  ## Molecule scenarios side by side, or one:
 bench: toolchain  ## Measure site.yml against a plain shell script: make bench ROUNDS=3
 	@$(run) tools.bench $(ROUNDS)
 
+bench-waf: toolchain  ## Measure the web application firewall, on and off: make bench-waf ROUNDS=3
+	@$(run) tools.bench_waf $(ROUNDS)
+
 fmt: toolchain  ## Format the Python code
 	@ruff format -q . && ruff check -q --fix .
 
@@ -78,4 +81,4 @@ app-toolchain:
 audit-toolchain:
 	@sh tools/venv.sh .venv-audit molecule/resources/audit/requirements.lock
 
-.PHONY: help up down ssh test check lint test-unit test-app test-up molecule bench fmt docs secrets rotate lock toolchain app-toolchain audit-toolchain
+.PHONY: help up down ssh test check lint test-unit test-app test-up molecule bench bench-waf fmt docs secrets rotate lock toolchain app-toolchain audit-toolchain

@@ -62,5 +62,6 @@ def value(role: str, name: str, **variables: Any) -> Any:
 def render(role: str, template: str, facts: dict[str, Any] | None = None, **variables: Any) -> str:
     text = (ROLES / role / "templates" / template).read_text(encoding="utf-8")
     available = {**own_variables(role), "ansible_managed": MANAGED, "ansible_facts": FACTS | (facts or {}), **variables}
-    templar = Templar(loader(), variables=available)
+    # Templates include others of their role
+    templar = Templar(loader(), variables=available).copy_with_new_env(searchpath=[str(ROLES / role / "templates")])
     return str(templar.template(trust_as_template(text), escape_backslashes=False))

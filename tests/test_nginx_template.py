@@ -54,7 +54,7 @@ class TestNginx:
     def test_every_place_that_adds_a_header_adds_them_all(self) -> None:
         site = self.servers(self.render([SITE]))[2]
         places = [site.split(" location ")[0], *(body for body in self.blocks(site, "location ") if "add_header" in body)]
-        assert len(places) == 5
+        assert len(places) == 6
         for place in places:
             for header in ("Strict-Transport-Security", "X-Content-Type-Options", "Content-Security-Policy", "X-Request-ID"):
                 assert re.search(rf'add_header {header} "[^"]+" always;', place)
@@ -64,8 +64,8 @@ class TestNginx:
         site = self.servers(self.render([{**SITE, "health_paths": ["/healthz"]}]))[2]
         (all_else,), (health,) = self.blocks(site, "location / "), self.blocks(site, "location = /healthz ")
         assert "if (-f /var/lib/groundcrew/maintenance/shop)" in all_else
-        assert "proxy_pass http://shop;" in all_else
-        assert "proxy_pass http://shop;" in health
+        assert "proxy_pass http://shop/;" in all_else
+        assert "proxy_pass http://shop/healthz;" in health
         assert "maintenance" not in health
 
     def test_an_empty_header_takes_one_back(self) -> None:
@@ -104,3 +104,46 @@ class TestNginx:
 
     def test_without_sites_nothing_is_served(self) -> None:
         assert len(self.servers(self.render([]))) == 1
+
+    def test_an_inspected_site_refuses_in_its_own_words_and_spares_its_files(self) -> None:
+        site = self.servers(self.render([{**SITE, "waf_rules_file": "/etc/modsecurity/shop.conf"}]))[2]
+        assert "modsecurity_rules_file /etc/modsecurity/shop.conf;" in site
+        (refused,) = self.blocks(site, "location @refused")
+        assert "$request_id" in refused
+        assert "Content-Security-Policy" in refused
+        # It would come before the inspection that is logged
+        assert "return" not in refused
+        assert "modsecurity off;" in self.blocks(site, r"location \^~ /static/")[0]
+        assert "modsecurity" not in self.render([SITE])
+
+    def test_http3_shares_one_socket_among_the_workers(self) -> None:
+        """Catches reuseport on more than one server, which nginx refuses, and a site that QUIC does not reach."""
+        text = self.render([SITE], nginx_http3=True)
+        default, redirect, site = self.servers(text)
+        assert (
+            default.count("listen 443 quic reuseport default_server;") == text.count("quic reuseport") - default.count("[::]:443 quic") == 1
+        )
+        assert "listen 443 quic;" in site
+        assert "quic" not in redirect
+        assert "add_header Alt-Svc 'h3=\":443\"; ma=86400' always;" in site
+        assert "quic" not in self.render([SITE])
+
+    def test_an_inner_route_takes_what_it_does_not_say_from_the_outer_one(self) -> None:
+        """Catches an inner route that opens what the outer one has closed."""
+        hashed = [{"name": "ada", "password_hash": "$6$x"}]
+        routes = [
+            {"path": "/a/b", "body_limit_mb": 9},
+            {"path": "/a", "allow": ["10.0.0.0/8"], "basic_auth": hashed, "limits": {"requests": 5, "per": "minute"}},
+            {"path": "/a/b/c", "allow": [], "basic_auth": [], "limits": {"requests": 7}},
+        ]
+        text = self.render([{**SITE, "limits": {"requests": 300, "burst": 600}, "routes": routes}])
+        (inner,) = self.blocks(text, r"location \^~ /a/b/ ")
+        for line in ("allow 10.0.0.0/8;", "deny all;", "auth_basic_user_file /etc/nginx/users/shop:a;", "client_max_body_size 9m;"):
+            assert line in inner
+        assert "limit_req zone=requests_shop burst=600 nodelay;" in inner
+        assert "limit_req zone=requests_shop/a burst=5 nodelay;" in inner
+        assert "set $retry_after 12;" in inner
+        (innermost,) = self.blocks(text, "location = /a/b/c ")
+        for line in ("allow all;", "auth_basic off;", "limit_req zone=requests_shop/a/b/c burst=7 nodelay;", "client_max_body_size 9m;"):
+            assert line in innermost
+        assert "requests_shop/a " not in innermost

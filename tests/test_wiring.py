@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -92,6 +94,26 @@ def test_a_port_is_set_once(tmp_path: Path) -> None:
     assert not re.search(r"\b(5432|6379|6380|8000|80|443)\b|/etc/ssl/groundcrew", json.dumps(got))
 
 
+def test_sshd_and_the_firewall_move_together(tmp_path: Path) -> None:
+    """Catches a port of SSH that the firewall keeps closed, a former one that closes before the run is over, or stays open for good."""
+    shown = {"all": ["firewall_openings", "ssh_port", "ssh_allow_groups"]}
+    connection = {"env": {"SSH_CONNECTION": "192.0.2.1 50000 192.0.2.2 22"}}
+    got = baseline(tmp_path, shown=shown, ssh_port=2022, administrators_group="people", ansible_facts=connection)["db1"]
+    assert (got["ssh_port"], got["ssh_allow_groups"]) == (2022, ["people"])
+    (ssh,) = [opening for opening in got["firewall_openings"] if opening["name"] == "ssh"]
+    assert ssh["ports"] == [2022, 22]
+
+
+def test_no_host_bans_another(tmp_path: Path) -> None:
+    """Catches a web server that bans a host of its own, one that watches no web server's log, and a ban of other ports than its own."""
+    shown = {"all": ["fail2ban_ignore", "fail2ban_ssh_ports"], "web": ["fail2ban_jails", "fail2ban_web_ports"]}
+    got = baseline(tmp_path, shown=shown, never_banned=["198.51.100.0/24"], nginx_https_port=10443)
+    assert got["web1"]["fail2ban_ignore"] == [f"10.20.0.{number}" for number in range(21, 26)] + ["198.51.100.0/24"]
+    assert got["db1"]["fail2ban_ssh_ports"] == [22]
+    assert got["web1"]["fail2ban_web_ports"] == [80, 10443]
+    assert "nginx-scanners" in got["web1"]["fail2ban_jails"]
+
+
 def test_addresses_may_be_of_ipv6(tmp_path: Path) -> None:
     """Catches an address that runs into its port, and brackets where there is none."""
     got = baseline(tmp_path, {"all": {"hosts": {name: {"host_address": address} for name, address in ADDRESSES.items()}}})
@@ -107,6 +129,18 @@ def test_addresses_may_be_of_ipv6(tmp_path: Path) -> None:
     assert [opening["sources"] for opening in got["db1"]["firewall_openings"] if opening["name"] == "postgresql"] == [
         ["fd00::21", "fd00::22", "fd00::23"]
     ]
+
+
+def test_http3_opens_its_port_for_datagrams(tmp_path: Path) -> None:
+    """Catches HTTP/3 behind a closed door, and a door that stands open without it."""
+    shown = {"web": ["firewall_openings"]}
+    (tmp_path / "on").mkdir()
+    (tmp_path / "off").mkdir()
+    found = {}
+    for name, http3 in (("on", True), ("off", False)):
+        openings = baseline(tmp_path / name, shown=shown, nginx_http3=http3)["web1"]["firewall_openings"]
+        found[name] = [(opening["protocol"], port) for opening in openings for port in opening["ports"] if opening["protocol"] == "udp"]
+    assert found == {"on": [("udp", 443)], "off": []}
 
 
 def test_another_application_inherits_nothing_of_the_sample(tmp_path: Path) -> None:
@@ -158,14 +192,14 @@ def listed(playbook: str, *options: str) -> list[str]:
 def test_a_tag_is_safe_alone(tag: str, roles: set[str]) -> None:
     """Catches a new certificate or release that the service in front of it goes on without."""
     # Checks of variables always run, and change nothing
-    tasks = [line for line in listed("site.yml", "--tags", tag) if "TAGS: [always" not in line]
+    tasks = [line for line in listed("site.yml", "--tags", tag) if "always" not in line.rpartition("TAGS: ")[2]]
     assert {line.split(" : ")[0] for line in tasks} == roles
 
 
 @pytest.mark.parametrize("tag", ["celery", "gunicorn"])
 def test_a_tag_that_moves_slots_holds_the_lock(tag: str) -> None:
     """Catches a run of one tag that moves a slot beside another run's release."""
-    tasks = [line for line in listed("site.yml", "--tags", tag) if "TAGS: [always" not in line]
+    tasks = [line for line in listed("site.yml", "--tags", tag) if "always" not in line.rpartition("TAGS: ")[2]]
     assert tasks[0].startswith("app : lock | ")
     assert tasks[-1].startswith("app : unlock | Let others release")
 
@@ -203,3 +237,35 @@ def test_both_logins_are_open_in_a_rotation_and_one_after_it(tmp_path: Path, log
             (instance, name) for instance in ("broker", "cache") for name in (names if step == "begun" else [new])
         )
         assert got["db1"]["postgresql_hba"][0]["users"] == names
+
+
+def test_no_two_hosts_of_a_tier_restart_at_once(tmp_path: Path) -> None:
+    """Catches slots of hosts that meet, where hosts belong to several tiers too: a host that restarts leaves its tier to the others."""
+    tiers = {
+        "db": ["all1"],
+        "cache": ["all1"],
+        "app": ["all1", "app2", "app3"],
+        "worker": ["all1", "app2"],
+        "web": ["all1", "web2", "web3"],
+    }
+    hosts: dict[str, Any] = {name: {"hosts": {host: {} for host in members}} for name, members in tiers.items()}
+    (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"all": {"vars": {"site_hosts": ["www.example.com"]}, "children": hosts}}))
+    shown = {"all": ["upgrades_window", "upgrades_position", "upgrades_hosts", "upgrades_other_windows"]}
+    got = baseline(tmp_path, hosts=tmp_path / "hosts.yml", shown=shown)
+    plugin = runpy.run_path(str(ROOT / "roles/upgrades/filter_plugins/upgrades.py"))
+
+    def refused(facts: dict[str, Any]) -> list[dict[str, str]]:
+        window, others = facts["upgrades_window"], facts["upgrades_other_windows"]
+        rules: list[dict[str, str]] = plugin["upgrades_rules"](window, 20, facts["upgrades_position"], facts["upgrades_hosts"], others)
+        return rules
+
+    slots = {host: plugin["upgrades_slots"](facts["upgrades_window"], 20)[facts["upgrades_position"]] for host, facts in got.items()}
+    for members in tiers.values():
+        taken = sorted(slots[host] for host in members)
+        assert all(later - earlier >= 20 for earlier, later in itertools.pairwise(taken)), slots
+    assert not [rule for facts in got.values() for rule in refused(facts)]
+    # Where the windows of tiers that share a host meet, the run is refused
+    (tmp_path / "met").mkdir()
+    met = {tier: {"days": ["sun"], "start": "03:00", "minutes": 60} for tier in tiers}
+    got = baseline(tmp_path / "met", hosts=tmp_path / "hosts.yml", shown=shown, reboot_windows=met)
+    assert "a window apart" in refused(got["web2"])[0]["allowed"]

@@ -28,7 +28,7 @@ def remove_containers(client: docker.DockerClient) -> list[str]:
 
 def remove_volumes(client: docker.DockerClient) -> list[str]:
     removed = []
-    for name in map(host.apt_volume, image.RELEASES):
+    for name in [volume(release) for release in image.RELEASES for volume in (host.apt_volume, host.code_volume)]:
         try:
             client.volumes.get(name).remove()
         except APIError:

@@ -44,6 +44,11 @@ def apt_volume(release: str) -> str:
     return f"groundcrew-apt-{release}"
 
 
+def code_volume(release: str) -> str:
+    """The one in which hosts of tests keep the compiled code of Ansible's modules: molecule/resources/create.yml."""
+    return f"groundcrew-code-{release}"
+
+
 def options(release: str, cgroup_version: str) -> HostOptions:
     """The options of a host of this release.
 

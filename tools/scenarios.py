@@ -27,10 +27,14 @@ SCENARIO_SECONDS = 60 * 60
 # Two hosts with the whole stack and the Ansible run that converges them
 SCENARIO_BYTES = 3 * 1024**3
 TIMES = CACHE / "scenario-times.json"
-# It begins alone, for it measures how long answers take
+# It measures how long answers take, and is alone meanwhile
 FIRST = "releases"
+# The one that runs while the first one's hosts are set up: about as long as that takes
+BESIDE = "firewall"
+# Set where scenarios run side by side: the file that says that nothing else runs
+QUIET_VARIABLE = "GROUNDCREW_QUIET"
 # Those that take longest elsewhere
-LONG = ("tiers", "default", "debian12", "servers", "celery", "app", "another", "tls", "postgresql")
+LONG = ("debian12", "servers", "celery", "app", "default", "tiers", "another", "tls", "postgresql")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 # pytest's closing line, such as "=== 1 failed, 12 passed in 3.21s ==="
 CLOSING = re.compile(r"^=+ (?P<counts>.*\b(?:passed|failed|errors?|skipped|deselected)\b.*) in [\d.]+s\b.*=+$", re.MULTILINE)
@@ -81,6 +85,21 @@ def measured() -> Path:
     return CACHE / "molecule" / FIRST / "measured"
 
 
+def quiet() -> Path:
+    """The file that says that nothing runs beside the first scenario."""
+    return CACHE / f"{FIRST}-quiet"
+
+
+def wait_until_quiet(seconds: float = 900) -> None:
+    """What the first scenario calls before it measures; by hand, nobody tells it to wait."""
+    until = time.monotonic() + seconds
+    while (file := os.environ.get(QUIET_VARIABLE)) and not Path(file).exists():
+        if time.monotonic() > until:
+            raise Problem(f"something still runs beside {FIRST} after {seconds:.0f} s", f"See the log of {BESIDE}")
+        # Between two looks
+        time.sleep(0.5)
+
+
 def available_bytes() -> int:
     text = Path("/proc/meminfo").read_text(encoding="ascii")
     found = re.search(r"^MemAvailable:\s+(\d+) kB", text, re.MULTILINE)
@@ -115,6 +134,7 @@ def run_scenario(name: str, running: set[subprocess.Popen[bytes]]) -> Result:
         "MOLECULE_EPHEMERAL_DIRECTORY": str(CACHE / "molecule" / name),
         "ANSIBLE_FORCE_COLOR": "false",
         "PY_COLORS": "0",
+        QUIET_VARIABLE: str(quiet()),
     }
     with scenario_lock(name), log.open("wb") as out:
         begin = time.monotonic()
@@ -216,14 +236,18 @@ def run_all(names: list[str]) -> list[Result]:
     results = []
     pool = ThreadPoolExecutor(max_workers=jobs())
     try:
-        futures = []
+        futures, begun = [], []
         if FIRST in names:
-            measured().unlink(missing_ok=True)
-            futures.append(pool.submit(run_scenario, FIRST, running))
+            for file in (quiet(), measured()):
+                file.unlink(missing_ok=True)
+            begun = [name for name in (FIRST, BESIDE)[: jobs()] if name in names]
+            futures += [pool.submit(run_scenario, name, running) for name in begun]
             while not measured().exists() and not futures[0].done():
+                if all(future.done() for future in futures[1:]):
+                    quiet().touch()
                 # Between two looks; the scenario ends by itself
                 time.sleep(1)
-        futures += [pool.submit(run_scenario, name, running) for name in longest_first(names) if name != FIRST]
+        futures += [pool.submit(run_scenario, name, running) for name in longest_first(names) if name not in begun]
         for future in as_completed(futures):
             results.append(future.result())
             report(results[-1])

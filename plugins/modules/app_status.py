@@ -16,6 +16,7 @@ options:
   celery: {description: "What Celery loads, to count the tasks that are kept for another release; empty: not counted.", type: str, default: ""}
   units: {description: Other units to tell of; those that are not there are left out., type: list, elements: str, default: []}
   certificates: {description: Certificates whose end to tell; those that are not there are left out., type: list, elements: path, default: []}
+  certificate_days: {description: "Days before its end, at most a quarter of its life, from which on a certificate is warned of.", type: int, default: 14}
   maintenance: {description: Folder with a file for each site that is closed; empty for none., type: str, default: ""}
 attributes:
   check_mode: {support: full}
@@ -25,12 +26,13 @@ RETURN = r"""
 table: {description: The table., returned: always, type: str}
 """
 
+import contextlib
 import json
 import os
 import subprocess
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from ansible.module_utils.app_releases import is_bad, releases, target
@@ -108,12 +110,17 @@ def maintenance_rows(folder: str) -> Iterator[Row]:
         yield "maintenance", f"{path.name} is closed for {ago(time.time() - path.stat().st_mtime)}"
 
 
-def certificate_rows(certificates: list[str]) -> Iterator[Row]:
+def certificate_rows(certificates: list[str], days: int) -> Iterator[Row]:
     for path in certificates:
-        ends = output("openssl", "x509", "-noout", "-enddate", "-in", path).strip().partition("=")[2]
-        if ends:
-            when = datetime.strptime(ends, "%b %d %H:%M:%S %Y GMT").replace(tzinfo=UTC)
-            yield "certificate", f"{path}  ends {when:%Y-%m-%d}, in {(when - datetime.now(UTC)).days} days"
+        dates = [line.partition("=")[2] for line in output("openssl", "x509", "-noout", "-startdate", "-enddate", "-in", path).splitlines()]
+        if len(dates) == 2:
+            begins, ends = (datetime.strptime(date, "%b %d %H:%M:%S %Y GMT").replace(tzinfo=UTC) for date in dates)
+            left = ends - datetime.now(UTC)
+            said = f"{path}  ends {ends:%Y-%m-%d}, in {left.days} days"
+            yield "certificate", said + (", WARNING: soon" if left < min(timedelta(days=days), (ends - begins) / 4) else "")
+        # What renews it writes there what is wrong (role tls)
+        with contextlib.suppress(OSError):
+            yield "", f"WARNING: {Path(path).with_name('problem').read_text(encoding='utf-8').strip()}"
 
 
 def table(host: str, rows: list[Row]) -> str:
@@ -132,6 +139,7 @@ def main() -> None:
             "celery": {"type": "str", "default": ""},
             "units": {"type": "list", "elements": "str", "default": []},
             "certificates": {"type": "list", "elements": "path", "default": []},
+            "certificate_days": {"type": "int", "default": 14},
             "maintenance": {"type": "str", "default": ""},
         },
         supports_check_mode=True,
@@ -144,7 +152,7 @@ def main() -> None:
         *release_rows(root),
         *task_rows(given["name"], root, given["celery"]),
         *unit_rows(given["name"], given["units"]),
-        *certificate_rows(given["certificates"]),
+        *certificate_rows(given["certificates"], given["certificate_days"]),
     ]
     module.exit_json(changed=False, table=table(given["host"], rows))
 

@@ -16,13 +16,13 @@ from plugins.modules import app_status
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    ends = (datetime.now(UTC) + timedelta(days=30, hours=1)).strftime("%b %d %H:%M:%S %Y GMT")
+    begins, ends = ((datetime.now(UTC) + timedelta(days=days, hours=1)).strftime("%b %d %H:%M:%S %Y GMT") for days in (-60, 30))
     said = {
         "--wait": "3\n",
         "show": "active\n\nactive\n",
         "list-units": "shop-web@blue.service loaded active running Web\nshop-beat.service loaded failed failed Beat\n"
         "shop-old.service loaded inactive dead Old\n",
-        "x509": f"notAfter={ends}\n",
+        "x509": f"notBefore={begins}\nnotAfter={ends}\n",
     }
     monkeypatch.setattr(app_status, "output", lambda *command: said[command[1]])
     monkeypatch.setattr(app_status, "ask", lambda *_: (200, ""))
@@ -49,7 +49,7 @@ def test_a_host_is_a_table(home: Path) -> None:
         *app_status.release_rows(home),
         *app_status.task_rows("shop", home, "shop:celery"),
         *app_status.unit_rows("shop", []),
-        *app_status.certificate_rows(["/etc/ssl/cert.pem"]),
+        *app_status.certificate_rows(["/etc/ssl/cert.pem"], 14),
     ]
     lines = app_status.table("app1", rows).splitlines()
     assert lines[0] == "app1"
@@ -61,6 +61,15 @@ def test_a_host_is_a_table(home: Path) -> None:
     assert lines[5:7] == ["  units        shop-web@blue.service  active (running)", "               shop-beat.service  failed (failed)"]
     assert lines[7].startswith("  certificate  /etc/ssl/cert.pem  ends ")
     assert lines[7].endswith(", in 30 days")
+
+
+def test_a_certificate_that_nears_its_end_stands_out(home: Path) -> None:
+    """Catches a warning that comes too late, at once for short lives, or does not say why the certificate was not renewed."""
+    certificate = home / "fullchain.pem"
+    (home / "problem").write_text("No new one: its server is down.\n")
+    soon, why = (said for _, said in app_status.certificate_rows([str(certificate)], 31))
+    assert not soon.endswith("WARNING: soon"), "more than a quarter of its life is left"
+    assert why == "WARNING: No new one: its server is down."
 
 
 def test_a_closed_site_is_told_first(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
         self.rfile.read(length)
-        if self.path.startswith("/slow"):
+        if "slow" in self.path:
             # Longer than the site's upstream timeout, which the tests see
             time.sleep(8)
         status = int(self.path.removeprefix("/status/")) if self.path.startswith("/status/") else 200
@@ -38,7 +38,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
 
-    do_POST = do_HEAD = do_GET
+    do_POST = do_HEAD = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_GET
 
     def address_string(self) -> str:
         return "nginx"

@@ -119,7 +119,23 @@ def provided_problems(name: str, wanted: list[str], certificate: str, private_ke
         yield "certificate", shown, f"the host's certificate first, then each one that signed the one before it; {problem}"
 
 
-def tls_certificate_rules(certificates: list[dict[str, t.Any]], mode: str) -> list[Rule]:
+def acme_problems(one: dict[str, t.Any], hook: str) -> t.Iterator[tuple[str, str, str]]:
+    """Option, value and what is allowed, for each thing that an ACME server would refuse."""
+    by_dns = one.get("challenge") == "dns-01"
+    if by_dns and not hook:
+        yield "challenge", "dns-01", "http-01, unless tls_acme_dns_hook names a program that makes the records"
+    for name in one["names"]:
+        if address(name):
+            yield "names", name, "DNS names alone for tls_mode acme: its servers sign for no address"
+        elif name.startswith("*.") and not by_dns:
+            yield "names", name, "a wildcard only with challenge: dns-01 beside it; http-01 proves single names"
+        elif "." not in name:
+            yield "names", name, "names that are public, such as www.example.org, for tls_mode acme"
+    if len(one["names"]) > 100:
+        yield "names", str(len(one["names"])), "at most 100 names in one certificate of tls_mode acme: make several"
+
+
+def tls_certificate_rules(certificates: list[dict[str, t.Any]], mode: str, hook: str = "") -> list[Rule]:
     """Rules for role_variables that the certificates break."""
     found: list[tuple[str, t.Any, str]] = []
     names = [str(one.get("name")) for one in certificates]
@@ -140,6 +156,8 @@ def tls_certificate_rules(certificates: list[dict[str, t.Any]], mode: str) -> li
             found += [
                 (f"{at}.{option}", value, allowed) for option, value, allowed in provided_problems(names[index], one["names"], *parts)
             ]
+        if mode == "acme":
+            found += [(f"{at}.{option}", value, allowed) for option, value, allowed in acme_problems(one, hook)]
     return [{"variable": variable, "that": "false", "value": repr(str(value)), "allowed": allowed} for variable, value, allowed in found]
 
 

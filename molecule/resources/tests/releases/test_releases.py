@@ -58,6 +58,7 @@ systemctl --quiet enable --now ledger-web.socket
 def history(host: Any, fleet: Fleet, load: Load) -> list[Answer]:
     """All that an operator does in a busy week, under load; the answers of the site meanwhile."""
     novel = ("common", "novel")
+    scenarios.wait_until_quiet()
     load.start()
     fleet.rest("steady", load, 20)
     for number, name in enumerate(MEASURED):
