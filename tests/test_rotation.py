@@ -15,7 +15,7 @@ from tools.console import ROOT
 HOSTS = "all: {vars: {ansible_connection: local}, hosts: {one: {}, two: {}}, children: {web: {hosts: {one: {}}}, app: {hosts: {one: {}, two: {}}}}}"
 
 
-@pytest.mark.parametrize("option", ["--limit=two", "--tags=app", "--skip-tags=redis", "--forks=2"])
+@pytest.mark.parametrize("option", ["--limit=two", "--tags=app", "--skip-tags=redis", "--skip-tags=always", "--forks=2"])
 def test_a_part_of_the_environment_is_refused(tmp_path: Path, option: str) -> None:
     """The last option leaves nothing out, and what stops that run is that the environment lacks its other variables."""
     vault = tmp_path / "group_vars/all/vault.yml"

@@ -112,7 +112,7 @@ def fill(host: Any, instance: str) -> str:
     return str(host.run(f"({lines}) | {login} 2>&1").stdout)
 
 
-def test_users_change_while_the_instance_runs(host: Any, redis: Client, converge: Any) -> None:
+def test_users_change_while_the_instance_runs(host: Any, redis: Client, converge: Any, eventually: Any) -> None:
     """Catches a restart, connections of others that are cut, and one of a removed user that is not."""
     secrets = {name: (SECRETS / name).read_text().strip() for name in ("broker", "cache", "monitor")}
     users = [
@@ -123,6 +123,8 @@ def test_users_change_while_the_instance_runs(host: Any, redis: Client, converge
 
     def hold(user: str, name: str) -> None:
         host.run(f"REDISCLI_AUTH={secrets[name]} setsid redis-cli --user {user} -p 6379 SUBSCRIBE {user} >/dev/null 2>&1 &")
+
+        assert eventually(lambda: held(user) == "1", within=10)
 
     def held(user: str) -> str:
         return redis("broker", f"PUBSUB NUMSUB {user}").split()[-1]
