@@ -177,6 +177,13 @@ CASES = [
     ),
     Case(
         "administrators",
+        "sudo by a password that the run does not know",
+        {"ansible_connection": "ssh", "administrators_people": [{**PERSON, "password_hash": "$6$salt$" + 86 * "x", "sudo_password": True}]},
+        ("administrators_people", "anna", "ansible_become_password"),
+        BY_ANNA,
+    ),
+    Case(
+        "administrators",
         "no key",
         {"administrators_people": [{"name": "anna"}]},
         ("administrators_people[0].keys", "[]", "at least one public key"),

@@ -5,7 +5,7 @@
         files: [/repository/group_vars/all/environment.yml]    # the names that these set are the right ones
         more: [site_hosts]                                     # and these, which only environments set
 
-Names that begin with a role's are left to role_variables, which knows all of a role's; appname, which does not, is compared with them too.
+Names that begin with a role's, public or private, are left to role_variables, which knows all of a role's; appname, which does not, is compared with them too.
 It needs no connection, and runs in check mode.
 """
 
@@ -62,7 +62,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible ships no types
         for path in self._task.args["files"]:
             with open(path, encoding="utf-8") as file:
                 known.update(yaml.safe_load(file) or {})
-        found = misspelled((name for name in task_vars if not name.startswith(roles)), known)
+        found = misspelled((name for name in task_vars if not name.removeprefix("__").startswith(roles)), known)
         # No values: one of them holds a password
         lines = [f"{name}\n    allowed: did you mean {meant}?\n    change:  {place(task_vars[name])}" for name, meant in found.items()]
         if lines:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
 import ipaddress
 import itertools
@@ -37,6 +38,18 @@ def tls_days_left(pem: str) -> int:
     except ValueError:
         return -1
     return (certificate.not_valid_after_utc - now()).days
+
+
+def tls_crl_days_left(content: str, authority: str) -> int:
+    """Days until a revocation list, DER in base64, ends; below zero for what is no list, and for that of another authority."""
+    key = x509.load_pem_x509_certificate(authority.encode()).public_key()
+    try:
+        revoked = x509.load_der_x509_crl(base64.b64decode(content))
+    except ValueError:
+        return -1
+    if not revoked.next_update_utc or not revoked.is_signature_valid(key):  # type: ignore[arg-type]
+        return -1
+    return (revoked.next_update_utc - now()).days
 
 
 def now() -> datetime.datetime:
@@ -167,6 +180,7 @@ class FilterModule:
     def filters(self) -> dict[str, t.Callable[..., t.Any]]:
         return {
             "tls_certificate_rules": tls_certificate_rules,
+            "tls_crl_days_left": tls_crl_days_left,
             "tls_days_left": tls_days_left,
             "tls_subject_alt_name": tls_subject_alt_name,
         }

@@ -34,6 +34,19 @@ def test_clients_of_the_authority_trust_the_certificate(host: Any, name: str) ->
     PolicyBuilder().store(store).build_server_verifier(x509.DNSName(name)).verify(leaf(host), [])
 
 
+def test_the_revocation_list_is_the_authoritys_and_lasts(host: Any) -> None:
+    """Catches a list that clients refuse: where the certificate does not say, of another authority, or near its end."""
+    points = leaf(host).extensions.get_extension_for_class(x509.CRLDistributionPoints).value
+    assert [name.value for point in points for name in point.full_name or []] == ["http://www.test.example/ca.crl"]
+    revoked = x509.load_der_x509_crl(host.file("/etc/ssl/groundcrew/ca.crl").content)
+    authority = x509.load_pem_x509_certificate((CA / "ca.pem").read_bytes())
+    assert revoked.issuer == authority.subject
+    assert revoked.is_signature_valid(authority.public_key())  # type: ignore[arg-type]
+    assert (revoked.next_update_utc or datetime.datetime.min.replace(tzinfo=datetime.UTC)) > leaf(
+        host
+    ).not_valid_after_utc - datetime.timedelta(days=1)
+
+
 def test_addresses_are_covered(host: Any) -> None:
     """Catches an address written as a DNS name, which clients pass over."""
     names = leaf(host).extensions.get_extension_for_class(x509.SubjectAlternativeName).value
