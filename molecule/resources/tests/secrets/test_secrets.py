@@ -44,7 +44,7 @@ def rows(host: Any, statement: str) -> str:
 def held(host: Any) -> str:
     """The sessions that somebody holds with the secrets from before."""
     sessions = rows(host, "SELECT pid FROM pg_stat_activity WHERE application_name = 'planted'")
-    return sessions + str(host.run("sudo ss -Htnp state established | grep redis-cli").stdout)
+    return f"{sessions}\n".lstrip() + str(host.run("sudo ss -Htnp state established | grep redis-cli").stdout)
 
 
 @pytest.fixture(scope="module")
@@ -69,20 +69,22 @@ def here() -> Any:
 
 
 @pytest.fixture(scope="module")
-def history(host: Any, fleet: Fleet, load: Load, vault: Any, visitor: Any, here: set[bytes]) -> list[Answer]:
+def history(host: Any, fleet: Fleet, load: Load, vault: Any, visitor: Any, here: set[bytes], eventually: Eventually) -> list[Answer]:
     """Two rotations, the first of which was killed, and the end of the sessions; the answers of the site meanwhile."""
     first = vault.look()
     # Somebody has got hold of the secrets, and of sessions
     password = shlex.quote(first["vault_postgresql_app_password"])
     host.run(
-        f"cd / && PGPASSWORD={password} PGAPPNAME=planted setsid psql -w -h 127.0.0.1 -U textreport -d textreport -c 'SELECT pg_sleep(3000)'"
+        f"PGPASSWORD={password} PGAPPNAME=planted setsid psql -w -h 127.0.0.1 -U textreport -d textreport -c 'SELECT pg_sleep(3000)'"
         " >/dev/null 2>&1 &"
     )
     for instance, port in PORTS.items():
         password = shlex.quote(first[f"vault_redis_{instance}_password"])
         host.run(f"REDISCLI_AUTH={password} setsid redis-cli --user textreport -p {port} SUBSCRIBE planted >/dev/null 2>&1 &")
-    assert held(host).count("redis-cli") == len(PORTS)
-    host.run(f"touch /tmp/sampled; setsid sh -c {shlex.quote(SAMPLE)} >/dev/null 2>&1 &")
+    assert eventually(lambda: len(held(host).splitlines()) == 1 + len(PORTS))
+    # As root, who alone sees everybody's processes
+    host.check_output("sudo touch /tmp/sampled")
+    host.run(f"sudo setsid sh -c {shlex.quote(SAMPLE)} >/dev/null 2>&1 &")
     load.start()
     visitor.start()
     with pytest.MonkeyPatch.context() as patch:
@@ -106,7 +108,7 @@ def history(host: Any, fleet: Fleet, load: Load, vault: Any, visitor: Any, here:
         fleet.run("end", "playbooks/end_sessions.yml")
         vault.look()
     fleet.run("site", "site.yml")
-    host.run("cp /tmp/sampled /tmp/sample; rm /tmp/sampled")
+    host.check_output("sudo cp /tmp/sampled /tmp/sample && sudo rm /tmp/sampled")
     return answers
 
 
