@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from roles.tls.files import groundcrew_acme as acme
-from tests.bad_input import key_pair
+from tests.bad_input_examples import key_pair
 
 NAMES = ["www.example.org", "example.org"]
 # certbot 4.0, shortened

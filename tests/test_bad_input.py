@@ -1,6 +1,6 @@
 """Each role refuses bad input before anything on a host changes, in one message: variable, value, what is allowed, file to change.
 
-A row of tests/bad_input.py is a host of an inventory. One ansible-playbook run takes each role's own tasks/validate.yml over the role's
+A row of tests/bad_input*.py is a host of an inventory. One ansible-playbook run takes each role's own tasks/validate.yml over the role's
 rows, with faked facts and no connection.
 """
 
@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.bad_input import ACCEPTED, ALL, CASES, GOOD, OTHER_PAIR, ROOT, SECRET, UNKNOWN_RELEASE, Case
+from tests.bad_input import ACCEPTED, ALL, CASES, UNKNOWN_RELEASE
+from tests.bad_input_examples import GOOD, OTHER_PAIR, ROOT, SECRET, Case
 from tests.rendering import PREFIXED_FACTS
 
 

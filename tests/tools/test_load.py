@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bad_input import key_pair
+from tests.bad_input_examples import key_pair
 from tools.load import Load, Request, percentile, summary
 
 
