@@ -34,7 +34,23 @@ BESIDE = "firewall"
 # Set where scenarios run side by side: the file that says that nothing else runs
 QUIET_VARIABLE = "GROUNDCREW_QUIET"
 # Those that take longest elsewhere
-LONG = ("debian12", "default", "servers", "tiers", "hardening", "acme", "fail2ban", "waf", "nginx", "app", "celery", "bootstrap", "ssh", "another", "tls")
+LONG = (
+    "debian12",
+    "default",
+    "servers",
+    "tiers",
+    "hardening",
+    "acme",
+    "fail2ban",
+    "waf",
+    "nginx",
+    "app",
+    "celery",
+    "bootstrap",
+    "ssh",
+    "another",
+    "tls",
+)
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 # pytest's closing line, such as "=== 1 failed, 12 passed in 3.21s ==="
 CLOSING = re.compile(r"^=+ (?P<counts>.*\b(?:passed|failed|errors?|skipped|deselected)\b.*) in [\d.]+s\b.*=+$", re.MULTILINE)
