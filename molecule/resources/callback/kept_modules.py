@@ -44,5 +44,6 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         os.utime(kept)
         for other in kept.parent.iterdir():
             if other.stat().st_mtime < time.time() - SECONDS:
+                # Another run may be removing it too
                 shutil.rmtree(other, ignore_errors=True)
         Path(constants.DEFAULT_LOCAL_TMP, "ansiballz_cache").symlink_to(kept)
