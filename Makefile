@@ -25,9 +25,10 @@ ssh:  ## Log in to the local host
 	@[ -e .local/ssh ] || { echo "there is no local host: make up" >&2; exit 1; }
 	@$(MAKE) --no-print-directory toolchain && $(run) tools.access
 
-# One after the other, so that it fails early
-test:  ## Everything: lint, unit and app tests, make up, Molecule on Debian 12 and 13
-	@for target in check test-up molecule; do $(MAKE) --no-print-directory $$target || exit; done
+# The short ones first, so that it fails early
+test:  ## The suite: lint, unit and app tests, make up, Molecule on Debian 12 and 13
+	@$(MAKE) --no-print-directory -j4 --output-sync=target lint test-unit test-app test-up
+	@$(MAKE) --no-print-directory molecule
 
 check:  ## The everyday part of it: lint, unit and app tests, side by side
 	@$(MAKE) --no-print-directory -j3 --output-sync=target lint test-unit test-app
@@ -48,6 +49,9 @@ test-up: toolchain  ## make up on a clean checkout, again, and make down
 
 molecule: toolchain audit-toolchain  ## Molecule scenarios side by side, or one: make molecule ROLE=nginx
 	@$(run) tools.scenarios $(ROLE)
+
+soak: toolchain  ## Half an hour of releases, ways back, broken releases and killed runs under load
+	@$(run) tools.scenarios releases
 
 bench: toolchain  ## Measure site.yml against a plain shell script: make bench ROUNDS=3
 	@$(run) tools.bench $(ROUNDS)
@@ -78,4 +82,4 @@ app-toolchain:
 audit-toolchain:
 	@sh tools/venv.sh .venv-audit molecule/resources/audit/requirements.lock
 
-.PHONY: help up down ssh test check lint test-unit test-app test-up molecule bench bench-waf fmt docs secrets lock toolchain app-toolchain audit-toolchain
+.PHONY: help up down ssh test check lint test-unit test-app test-up molecule soak bench bench-waf fmt docs secrets lock toolchain app-toolchain audit-toolchain

@@ -27,12 +27,8 @@ SCENARIO_SECONDS = 60 * 60
 # Two hosts with the whole stack and the Ansible run that converges them
 SCENARIO_BYTES = 3 * 1024**3
 TIMES = CACHE / "scenario-times.json"
-# It measures how long answers take, and is alone meanwhile
-FIRST = "releases"
-# The one that runs while the first one's hosts are set up: about as long as that takes
-BESIDE = "firewall"
-# Set where scenarios run side by side: the file that says that nothing else runs
-QUIET_VARIABLE = "GROUNDCREW_QUIET"
+# Half an hour under load, and it measures how long answers take: alone, by `make soak`
+SOAK = "releases"
 # Those that take longest elsewhere
 LONG = (
     "debian12",
@@ -96,26 +92,6 @@ def longest_first(names: list[str]) -> list[str]:
     return sorted(names, key=lambda name: (-times.get(name, 1e6), LONG.index(name) if name in LONG else len(LONG), name))
 
 
-def measured() -> Path:
-    """The file that says that the first scenario has measured, and that others may have the cores too."""
-    return CACHE / "molecule" / FIRST / "measured"
-
-
-def quiet() -> Path:
-    """The file that says that nothing runs beside the first scenario."""
-    return CACHE / f"{FIRST}-quiet"
-
-
-def wait_until_quiet(seconds: float = 900) -> None:
-    """What the first scenario calls before it measures; by hand, nobody tells it to wait."""
-    until = time.monotonic() + seconds
-    while (file := os.environ.get(QUIET_VARIABLE)) and not Path(file).exists():
-        if time.monotonic() > until:
-            raise Problem(f"something still runs beside {FIRST} after {seconds:.0f} s", f"See the log of {BESIDE}")
-        # Between two looks
-        time.sleep(0.5)
-
-
 def available_bytes() -> int:
     text = Path("/proc/meminfo").read_text(encoding="ascii")
     found = re.search(r"^MemAvailable:\s+(\d+) kB", text, re.MULTILINE)
@@ -150,7 +126,6 @@ def run_scenario(name: str, running: set[subprocess.Popen[bytes]]) -> Result:
         "MOLECULE_EPHEMERAL_DIRECTORY": str(CACHE / "molecule" / name),
         "ANSIBLE_FORCE_COLOR": "false",
         "PY_COLORS": "0",
-        QUIET_VARIABLE: str(quiet()),
     }
     with scenario_lock(name), log.open("wb") as out:
         begin = time.monotonic()
@@ -252,18 +227,7 @@ def run_all(names: list[str]) -> list[Result]:
     results = []
     pool = ThreadPoolExecutor(max_workers=jobs())
     try:
-        futures, begun = [], []
-        if FIRST in names:
-            for file in (quiet(), measured()):
-                file.unlink(missing_ok=True)
-            begun = [name for name in (FIRST, BESIDE)[: jobs()] if name in names]
-            futures += [pool.submit(run_scenario, name, running) for name in begun]
-            while not measured().exists() and not futures[0].done():
-                if all(future.done() for future in futures[1:]):
-                    quiet().touch()
-                # Between two looks; the scenario ends by itself
-                time.sleep(1)
-        futures += [pool.submit(run_scenario, name, running) for name in longest_first(names) if name not in begun]
+        futures = [pool.submit(run_scenario, name, running) for name in longest_first(names)]
         for future in as_completed(futures):
             results.append(future.result())
             report(results[-1])
@@ -278,8 +242,8 @@ def run_all(names: list[str]) -> list[Result]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="SCENARIO", help="default: all")
-    names = parser.parse_args().names or all_scenarios()
+    parser.add_argument("names", nargs="*", metavar="SCENARIO", help=f"default: all but {SOAK}")
+    names = parser.parse_args().names or [name for name in all_scenarios() if name != SOAK]
     if unknown := set(names) - set(all_scenarios()):
         raise Problem(f"no scenario {', '.join(sorted(unknown))}", f"Choose from: {' '.join(all_scenarios())}")
     signal.signal(signal.SIGTERM, terminate)

@@ -10,20 +10,16 @@ if [ "$(cat "$folder/.stamp" 2>/dev/null)" = "$stamp" ] && "$folder/bin/python" 
 fi
 
 python=
-for candidate in "${PYTHON:-python3}" python3.13 python3.12 python3.11; do
-  if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+# The distribution's first: it is optimised, as those that version managers compile often are not
+for candidate in "${PYTHON:-/usr/bin/python3}" python3 python3.13 python3.12 python3.11; do
+  if "$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
     python=$candidate
     break
   fi
 done
 if [ -z "$python" ]; then
-  echo "error: Python 3.11 or newer is needed, and python3 is $(python3 -V 2>&1 || echo missing)" >&2
+  echo "error: Python 3.11 or newer is needed, and python3 is $(python3 -V 2>&1 || echo missing), or lacks its module venv" >&2
   echo "What to do: apt-get install python3 python3-venv (Debian 12, Ubuntu 24.04 or newer), or: make PYTHON=/path/to/python3" >&2
-  exit 1
-fi
-if ! "$python" -c 'import venv, ensurepip' 2>/dev/null; then
-  echo "error: $python has no venv module" >&2
-  echo "What to do: apt-get install python3-venv" >&2
   exit 1
 fi
 

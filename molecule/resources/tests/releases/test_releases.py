@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from tools import scenarios
 from tools.console import say
 from tools.fleet import MIX, RATE, SITE, Fleet, Step, failed, recap
 from tools.load import Answer, Load, Request, percentile, summary
@@ -16,8 +15,8 @@ from tools.load import Answer, Load, Request, percentile, summary
 Eventually = Callable[..., Any]
 # So many, each so long that the workers of one release hand them over to those of the next
 TASKS, SECONDS = 500, 2.5
-# Ten releases under load: those that are measured while nothing else runs here, one of them once more after a way back, more of them one
-# after the other, one whose runs were killed, one more, and one by site.yml
+# Ten releases under load: those between two times of rest, one of them once more after a way back, more of them one after the other, one
+# whose runs were killed, one more, and one by site.yml
 MEASURED = ["second", "third", "fourth"]
 PLAIN = ["fifth", "sixth", "seventh"]
 GOOD = [*MEASURED, "fourth again", *PLAIN, "eighth", "ninth", "site"]
@@ -58,7 +57,6 @@ systemctl --quiet enable --now ledger-web.socket
 def history(host: Any, fleet: Fleet, load: Load) -> list[Answer]:
     """All that an operator does in a busy week, under load; the answers of the site meanwhile."""
     novel = ("common", "novel")
-    scenarios.wait_until_quiet()
     load.start()
     fleet.rest("steady", load, 20)
     for number, name in enumerate(MEASURED):
@@ -67,8 +65,6 @@ def history(host: Any, fleet: Fleet, load: Load) -> list[Answer]:
         fleet.run(name)
     fleet.run("back", "playbooks/rollback.yml")
     fleet.rest("steady again", load, 10)
-    # From here on other scenarios may have the cores
-    scenarios.measured().touch()
     fleet.run("fourth again")
     fleet.run("unchanged")
     for kind, (how, _) in BROKEN.items():
