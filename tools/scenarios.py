@@ -79,6 +79,13 @@ def all_scenarios() -> list[str]:
     return sorted(path.parent.name for path in ROOT.glob("molecule/*/molecule.yml"))
 
 
+def chosen(names: list[str]) -> list[str]:
+    """Return what to run: what is named, else all but the long history."""
+    if unknown := set(names) - set(all_scenarios()):
+        raise Problem(f"no scenario {', '.join(sorted(unknown))}", f"Choose from: {' '.join(all_scenarios())}")
+    return names or [name for name in all_scenarios() if name != SOAK]
+
+
 def known_times() -> dict[str, float]:
     try:
         return {str(name): float(seconds) for name, seconds in json.loads(TIMES.read_text(encoding="utf-8")).items()}
@@ -243,9 +250,7 @@ def run_all(names: list[str]) -> list[Result]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", metavar="SCENARIO", help=f"default: all but {SOAK}")
-    names = parser.parse_args().names or [name for name in all_scenarios() if name != SOAK]
-    if unknown := set(names) - set(all_scenarios()):
-        raise Problem(f"no scenario {', '.join(sorted(unknown))}", f"Choose from: {' '.join(all_scenarios())}")
+    names = chosen(parser.parse_args().names)
     signal.signal(signal.SIGTERM, terminate)
     signal.signal(signal.SIGHUP, terminate)
     begin = time.monotonic()

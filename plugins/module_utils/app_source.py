@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+import tarfile
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -76,7 +77,11 @@ def fetch(source: str, ref: str, cache: Path) -> tuple[Path, str]:
         part.mkdir(parents=True)
         archive = part.with_suffix(".tar")
         git("archive", "--format=tar", f"--output={archive}", f"{commit}:{prefix}", cwd=repository)
-        shutil.unpack_archive(archive, part, "tar", filter="tar")
+        # Python 3.11.2, which is Debian 12's, knows no filters
+        if hasattr(tarfile, "tar_filter"):
+            shutil.unpack_archive(archive, part, "tar", filter="tar")
+        else:
+            shutil.unpack_archive(archive, part, "tar")
         archive.unlink()
         part.rename(folder)
     return folder, commit

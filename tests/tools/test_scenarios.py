@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 from pathlib import Path
 
 import pytest
@@ -112,41 +111,9 @@ def test_the_operator_decides_otherwise(monkeypatch: pytest.MonkeyPatch) -> None
         scenarios.jobs()
 
 
-@pytest.mark.parametrize("at_a_time", [1, 3])
-def test_the_first_scenario_measures_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_a_time: int) -> None:
-    """Catches figures that another scenario has spoilt, and cores that have nothing to do until the first one's hosts are set up."""
-    monkeypatch.setattr(scenarios, "CACHE", tmp_path)
-    monkeypatch.setattr(scenarios, "TIMES", tmp_path / "times.json")
-    monkeypatch.setattr(scenarios, "clean_up", lambda: None)
-    monkeypatch.setattr(scenarios, "report", lambda _: None)
-    monkeypatch.setenv("GROUNDCREW_JOBS", str(at_a_time))
-    beside, seen, lock = threading.Event(), [], threading.Lock()
-
-    def run_scenario(name: str, _: object) -> scenarios.Result:
-        with lock:
-            seen.append(name)
-        if name == scenarios.FIRST:
-            assert at_a_time == 1 or beside.wait(10)
-            monkeypatch.setenv(scenarios.QUIET_VARIABLE, str(scenarios.quiet()))
-            scenarios.wait_until_quiet(10)
-            seen.append("measured")
-            scenarios.measured().parent.mkdir(parents=True)
-            scenarios.measured().touch()
-        elif name == scenarios.BESIDE:
-            beside.set()
-            seen.append("end")
-        return scenarios.Result(name, 0, 1.0, tmp_path / "log")
-
-    monkeypatch.setattr(scenarios, "run_scenario", run_scenario)
-    names = ["tls", scenarios.BESIDE, scenarios.FIRST]
-    assert sorted(result.name for result in scenarios.run_all(names)) == sorted(names)
-    assert seen.index("measured") < seen.index("tls")
-    assert (seen.index("end") < seen.index("measured")) == (at_a_time == 3)
-
-
-def test_the_first_scenario_does_not_wait_for_ever_nor_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(scenarios.QUIET_VARIABLE, raising=False)
-    scenarios.wait_until_quiet(0)
-    monkeypatch.setenv(scenarios.QUIET_VARIABLE, str(tmp_path / "quiet"))
-    with pytest.raises(Problem, match=scenarios.FIRST):
-        scenarios.wait_until_quiet(0)
+def test_the_long_history_runs_only_where_it_is_named() -> None:
+    """Catches a suite that takes half an hour longer, and a history of releases that nobody can run."""
+    assert scenarios.chosen([scenarios.SOAK]) == [scenarios.SOAK]
+    assert sorted([*scenarios.chosen([]), scenarios.SOAK]) == scenarios.all_scenarios()
+    with pytest.raises(Problem, match=r"no scenario release$"):
+        scenarios.chosen(["release"])
