@@ -102,5 +102,19 @@ ACCESS = [
         ("fail2ban_ignore", "10.0.0.1 10.0.0.2", "addresses, networks"),
     ),
     Case("fail2ban", "forgetful", {"fail2ban_remember_seconds": 3600}, ("fail2ban_remember_seconds", "3600", "fail2ban_ban_max_seconds")),
+    Case("antivirus", "the whole host", {"antivirus_folders": ["/"]}, ("antivirus_folders", '["/"]', "at least two parts")),
+    Case(
+        "antivirus",
+        "no signatures",
+        {"antivirus_folders": ["/srv/shop/uploads"], "antivirus_official_signatures": False},
+        ("antivirus_signature_urls", "the scanner would know nothing"),
+    ),
+    Case(
+        "antivirus",
+        "unknown signatures",
+        {"antivirus_signature_urls": ["https://signatures.example.com/own.txt"]},
+        ("antivirus_signature_urls", "own.txt", "by their ending"),
+    ),
+    Case("antivirus", "restless", {"antivirus_interval_seconds": 1}, ("antivirus_interval_seconds", "5 to 86400 seconds")),
     Case("fail2ban", "no ports", {"fail2ban_web_ports": []}, ("fail2ban_web_ports", "one or more ports")),
 ]

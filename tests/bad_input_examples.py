@@ -77,6 +77,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "hardening": {},
     "upgrades": {},
     "fail2ban": {},
+    "antivirus": {},
     "tls": {"tls_ca_directory": "/nonexistent/ca", "tls_certificates": [{"name": "default", "names": ["www.example.org"]}]},
     "waf": {},
     "nginx": {"nginx_sites": [SITE]},
