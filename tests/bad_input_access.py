@@ -102,6 +102,7 @@ ACCESS = [
         ("fail2ban_ignore", "10.0.0.1 10.0.0.2", "addresses, networks"),
     ),
     Case("fail2ban", "forgetful", {"fail2ban_remember_seconds": 3600}, ("fail2ban_remember_seconds", "3600", "fail2ban_ban_max_seconds")),
+    Case("fail2ban", "no ports", {"fail2ban_web_ports": []}, ("fail2ban_web_ports", "one or more ports")),
     Case("antivirus", "the whole host", {"antivirus_folders": ["/"]}, ("antivirus_folders", '["/"]', "at least two parts")),
     Case(
         "antivirus",
@@ -116,5 +117,4 @@ ACCESS = [
         ("antivirus_signature_urls", "own.txt", "by their ending"),
     ),
     Case("antivirus", "restless", {"antivirus_interval_seconds": 1}, ("antivirus_interval_seconds", "5 to 86400 seconds")),
-    Case("fail2ban", "no ports", {"fail2ban_web_ports": []}, ("fail2ban_web_ports", "one or more ports")),
 ]
