@@ -66,8 +66,11 @@ docs: toolchain  ## Write the variables' tables of the roles' READMEs from their
 	@$(run) tools.roles docs
 	@$(run) tools.servers
 
-secrets: toolchain  ## Fresh secrets for an environment: make secrets ENV=staging
-	@$(run) tools.secrets $(ENV)
+secrets: toolchain  ## Fresh secrets for an environment: make secrets ENV=staging (KEYRING=1 keeps the vault's password in the keyring)
+	@$(run) tools.secrets $(ENV) $(if $(KEYRING),--keyring)
+
+rotate: toolchain  ## New secrets for an environment that runs, with no failed request: make rotate ENV=staging
+	@ANSIBLE_VAULT_PASSWORD_FILE="$${ANSIBLE_VAULT_PASSWORD_FILE:-.vault/$(ENV)}" ansible-playbook -i "inventories/$(ENV)" playbooks/rotate_secrets.yml
 
 lock: toolchain  ## Lock the toolchain's and the application's dependencies anew
 	@$(run) tools.lock
@@ -82,4 +85,4 @@ app-toolchain:
 audit-toolchain:
 	@sh tools/venv.sh .venv-audit molecule/resources/audit/requirements.lock
 
-.PHONY: help up down ssh test check lint test-unit test-app test-up molecule soak bench bench-waf fmt docs secrets lock toolchain app-toolchain audit-toolchain
+.PHONY: help up down ssh test check lint test-unit test-app test-up molecule soak bench bench-waf fmt docs secrets rotate lock toolchain app-toolchain audit-toolchain

@@ -211,6 +211,24 @@ CASES = [
         ("postgresql_roles[0].password", "********", "placeholder"),
     ),
     Case(
+        "postgresql",
+        "no secret",
+        {"postgresql_roles": [{"name": "shop", "password": SECRET}, {"name": "blog"}, {"name": "former", "login": False}]},
+        ("postgresql_roles", '["blog"]', "a password in each role that may log in"),
+    ),
+    Case(
+        "postgresql",
+        "acts as nobody",
+        {"postgresql_roles": [{"name": "shop", "password": SECRET}, {"name": "shop_b", "password": SECRET, "acts_as": "shopp"}]},
+        ("postgresql_roles", '["shopp"]', "roles that postgresql_roles declares (shop, shop_b)"),
+    ),
+    Case(
+        "redis",
+        "name of the role's own user",
+        {"redis_users": [{**USER, "name": "groundcrew"}, CACHE_USER]},
+        ("redis_users", "groundcrew", "nor groundcrew"),
+    ),
+    Case(
         "redis",
         "short secret",
         {"redis_users": [{**USER, "password": "k3Jd9s"}, CACHE_USER]},

@@ -75,7 +75,9 @@ class TestRedis:
         return dict(line.split(" ", 1) for line in lines if line and not line.startswith("#"))
 
     def users(self, instance: str, users: list[dict[str, Any]]) -> list[str]:
-        return render("redis", "users.acl.j2", __redis_instance={"name": instance}, redis_users=users).splitlines()
+        return render(
+            "redis", "users.acl.j2", __redis_instance={"name": instance}, redis_users=users, __redis_key_file={"stat": {}}
+        ).splitlines()
 
     def test_the_broker_keeps_and_the_cache_does_not(self) -> None:
         broker, cache = self.settings(BROKER), self.settings(CACHE)
@@ -100,10 +102,11 @@ class TestRedis:
             ],
         )
         assert lines[0].startswith("user default off ")
-        assert len(lines) == 2
-        assert lines[1].startswith(f"user shop on #{hashlib.sha256(SECRET.encode()).hexdigest()} ")
+        assert len(lines) == 3
+        assert lines[1].startswith("user groundcrew on #")
+        assert lines[2].startswith(f"user shop on #{hashlib.sha256(SECRET.encode()).hexdigest()} ")
         assert SECRET not in "".join(lines)
-        assert {"-@admin", "-@dangerous"} <= set(lines[1].split())
+        assert {"-@admin", "-@dangerous"} <= set(lines[2].split())
 
 
 class TestPostgresql:

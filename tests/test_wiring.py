@@ -24,8 +24,8 @@ SHOWN = {
             "smoke_ready_path", "smoke_task_path", "smoke_units", "site_static_immutable"],
     "app": ["gunicorn_address", "gunicorn_clients", "gunicorn_companions"],
     "worker": ["celery_beat", "celery_companions"],
-    "db": ["postgresql_port", "postgresql_listen_addresses"],
-    "cache": ["redis_addresses", "redis_instances"],
+    "db": ["postgresql_port", "postgresql_listen_addresses", "postgresql_roles", "postgresql_hba"],
+    "cache": ["redis_addresses", "redis_instances", "redis_users"],
 }  # fmt: skip
 
 Baseline = dict[str, dict[str, Any]]
@@ -215,6 +215,28 @@ def test_a_release_refuses_bad_input_first() -> None:
 def test_a_release_touches_no_other_component(playbook: str) -> None:
     """Catches a release that runs a task of a database, a cache, a firewall or a web server."""
     assert {line.split(" : ")[0] for line in listed(f"playbooks/{playbook}.yml")} <= {"app", "gunicorn", "celery"}
+
+
+@pytest.mark.parametrize("login", [0, 1])
+def test_both_logins_are_open_in_a_rotation_and_one_after_it(tmp_path: Path, login: int) -> None:
+    """Catches a login that the services do not know when the application uses it, or go on to know."""
+    names = ["textreport", "textreport_b"]
+    new, old = names[login], names[1 - login]
+    former = dict.fromkeys(("postgresql", "broker", "cache"), "F0rmerSecret8sZ0p")
+    for step, rotation in {"begun": {"step": "begun", "former": former}, "retired": {"step": "retired"}, "": {}}.items():
+        (tmp_path / f"at-{step}").mkdir()
+        got = baseline(tmp_path / f"at-{step}", vault_login=login, vault_rotation=rotation)
+        assert [got["app1"][url].split("//")[1].split(":")[0] for url in ("database_url", "broker_url", "cache_url")] == [new] * 3
+        roles = {role["name"]: role for role in got["db1"]["postgresql_roles"]}
+        assert roles["textreport_b"]["acts_as"] == "textreport"
+        assert roles[new]["password"] == "W4vGq8sZ0pLr2xNd"
+        assert roles[old].get("password", "") == ("F0rmerSecret8sZ0p" if step == "begun" else "")
+        assert [name for name, role in roles.items() if role.get("login", True)] == (names if step == "begun" else [new])
+        users = [(user["instance"], user["name"]) for user in got["cache1"]["redis_users"]]
+        assert sorted(users) == sorted(
+            (instance, name) for instance in ("broker", "cache") for name in (names if step == "begun" else [new])
+        )
+        assert got["db1"]["postgresql_hba"][0]["users"] == names
 
 
 def test_no_two_hosts_of_a_tier_restart_at_once(tmp_path: Path) -> None:

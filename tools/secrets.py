@@ -1,10 +1,16 @@
-"""Fresh secrets for an environment, in its encrypted vault; a vault that holds real ones is never overwritten."""
+"""Fresh secrets for an environment, in its encrypted vault; a vault that holds real ones is never overwritten.
+
+Its password comes from where Ansible would take it: what ANSIBLE_VAULT_PASSWORD_FILE names, else .vault/ENV. Each may be a file with the
+password or a program that prints it; with --keyring, .vault/ENV becomes one that asks this machine's keyring.
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
 import secrets
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +24,11 @@ from tools.console import ROOT, Problem, run_command, say
 INVENTORIES = ROOT / "inventories"
 PASSWORDS = ROOT / ".vault"
 EXAMPLE_MARK = "vault_is_example"
+# What asks a keyring, and what puts in a password that it reads from its input: of Debian's libsecret-tools, and Python's keyring
+KEYRINGS = {
+    "secret-tool": (["lookup", "service", "groundcrew", "username"], ["store", "--label=groundcrew", "service", "groundcrew", "username"]),
+    "keyring": (["get", "groundcrew"], ["set", "groundcrew"]),
+}
 
 
 def vault_file(environment: str) -> Path:
@@ -51,7 +62,7 @@ def ansible_vault(action: str, password_file: Path, *arguments: str, text: str |
         env={**environment, "ANSIBLE_CONFIG": str(console.ROOT / "ansible.cfg")},
     )
     if done.returncode != 0:
-        raise Problem(f"ansible-vault {action} failed: {done.stderr.strip()}", f"Is {password_file} the right password?")
+        raise Problem(f"ansible-vault {action} failed: {done.stderr.strip()}", f"Does {password_file} give the right password?")
     return done.stdout
 
 
@@ -72,10 +83,34 @@ def fresh_secrets(*, example: bool) -> str:
     return f"---\n{mark}" + "".join(f"vault_{name}: {secrets.token_urlsafe(32)}\n" for name in SECRETS)
 
 
-def password_file(environment: str, *, example: bool) -> Path:
-    """The file with the vault's password, made where it is missing; the operator's own where it is named."""
+def keep_in_keyring(environment: str) -> str:
+    """Have the keyring hold a password, a new one where it has none; returns the program that asks for it."""
+    program = next((name for name in KEYRINGS if shutil.which(name)), "")
+    if not program:
+        raise Problem("there is no program that asks a keyring", f"Install one of {', '.join(KEYRINGS)} (Debian: libsecret-tools)")
+    ask, put = ([program, *arguments, environment] for arguments in KEYRINGS[program])
+    known = subprocess.run(ask, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    if known.returncode or not known.stdout.strip():
+        done = subprocess.run(put, check=False, input=secrets.token_urlsafe(32), capture_output=True, text=True)
+        if done.returncode:
+            raise Problem(f"{shlex.join(put)} failed: {done.stderr.strip()}", "Is the keyring there, and unlocked?")
+    return f"#!/bin/sh\n# Prints the password of the vault of {environment}, from the keyring\nexec {shlex.join(ask)}\n"
+
+
+def password_file(environment: str, *, example: bool, keyring: bool = False) -> Path:
+    """The file with the vault's password, or the program that prints it; made where it is missing, the operator's own where it is named."""
     if example:
         path = example_password(environment)
+    elif keyring:
+        path = PASSWORDS / environment
+        if path.exists():
+            raise Problem(f"{path} says already where the password is", "Make the vault with that, without --keyring, or move it away")
+        program = keep_in_keyring(environment)
+        private_directory(PASSWORDS)
+        write_private(path, program)
+        # Ansible runs what may be run, and reads the password from the rest
+        path.chmod(0o700)
+        return path
     elif named := os.environ.get("ANSIBLE_VAULT_PASSWORD_FILE"):
         path = Path(named).expanduser()
         if not path.exists():
@@ -89,7 +124,7 @@ def password_file(environment: str, *, example: bool) -> Path:
     return path
 
 
-def make(environment: str, *, example: bool = False) -> tuple[Path, Path]:
+def make(environment: str, *, example: bool = False, keyring: bool = False) -> tuple[Path, Path]:
     """Write an environment's vault; returns the vault and its password file."""
     if environment not in environments():
         raise Problem(
@@ -100,10 +135,15 @@ def make(environment: str, *, example: bool = False) -> tuple[Path, Path]:
     if vault.exists() and not is_example(environment):
         raise Problem(
             f"{vault.relative_to(ROOT)} is there already, and is not the published example: it is not overwritten",
-            f"To change a secret: ansible-vault edit --vault-password-file .vault/{environment} {vault.relative_to(ROOT)}",
+            f"New values for those in use: make rotate ENV={environment}\n"
+            f"To change another one: ansible-vault edit --vault-password-file .vault/{environment} {vault.relative_to(ROOT)}",
         )
-    password = password_file(environment, example=example)
-    encrypted = ansible_vault("encrypt", password, "--output", "-", text=fresh_secrets(example=example))
+    password = password_file(environment, example=example, keyring=keyring)
+    fresh = fresh_secrets(example=example)
+    encrypted = ansible_vault("encrypt", password, "--output", "-", text=fresh)
+    # A command may say something else each time
+    if ansible_vault("decrypt", password, "--output", "-", text=encrypted) != fresh:
+        raise Problem("what was encrypted cannot be read again", f"Does {password} give the same password each time?")
     vault.parent.mkdir(parents=True, exist_ok=True)
     vault.write_text(encrypted, encoding="utf-8")
     if example:
@@ -115,10 +155,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("environment", nargs="?", default="", help="the name of a folder in inventories/")
     parser.add_argument("--example", action="store_true", help="make the published example instead, with its password")
+    parser.add_argument("--keyring", action="store_true", help="keep the vault's password in this machine's keyring")
     options = parser.parse_args()
-    vault, password = make(options.environment, example=options.example)
+    vault, password = make(options.environment, example=options.example, keyring=options.keyring)
     shown = password.relative_to(ROOT) if password.is_relative_to(ROOT) else password
-    say(f"Fresh secrets in {vault.relative_to(ROOT)}, encrypted with the password in {shown}.")
+    say(
+        f"Fresh secrets in {vault.relative_to(ROOT)}, encrypted with the password {'of the keyring, which is asked by' if options.keyring else 'from'} {shown}."
+    )
     if not options.example:
         say("Keep a copy of that password where your team keeps its passwords; it is not in git.")
         say(f"Then, as in step 4 of the README: export ANSIBLE_VAULT_PASSWORD_FILE={shown}")

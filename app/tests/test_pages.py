@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 import uuid
 from html.parser import HTMLParser
@@ -14,7 +15,9 @@ from flask.testing import FlaskClient
 from sqlalchemy import Engine, text
 from werkzeug.test import TestResponse
 
-from tests.conftest import MakeApp, https
+from tests.conftest import SECRET, MakeApp, https
+
+COOKIE = "__Host-textreport"
 
 
 def send(client: FlaskClient, body: str) -> TestResponse:
@@ -56,6 +59,30 @@ def test_token_is_needed(client: FlaskClient, engine: Engine) -> None:
     assert "precious words" in answer.text
     with engine.connect() as connection:
         assert connection.scalar(text("select count(*) from reports")) == 0
+
+
+def test_a_page_outlives_a_change_of_the_key(make_app: MakeApp) -> None:
+    """A visitor's session and open form count while the key that signed them is a fallback, and no longer."""
+    old, new = "0ld" + SECRET, "n3w" + SECRET
+    # as a rotation has it: the servers accept the new key, then sign by it, then forget the old one
+    stages = [(old, ""), (old, new), (new, old), (new, "")]
+    apps = [https(make_app(secret_key=key, secret_key_fallbacks=also)) for key, also in stages]
+
+    def sent(page: FlaskClient, to: FlaskClient) -> int:
+        """Load the form anew from one server and send it to another."""
+        page.delete_cookie(COOKIE)
+        token = re.search(r'name="csrf_token" value="([^"]+)"', page.get("/").text)
+        cookie = page.get_cookie(COOKIE)
+        assert token is not None
+        assert cookie is not None
+        to.set_cookie(COOKIE, cookie.value, secure=True)
+        form = {"csrf_token": token[1], "text": "words"}
+        return to.post("/", data=form, content_type="multipart/form-data").status_code
+
+    for earlier, later in itertools.pairwise(range(len(stages))):
+        assert sent(apps[earlier], apps[later]) == 303, (earlier, later)
+        assert sent(apps[later], apps[earlier]) == 303, (later, earlier)
+    assert sent(apps[0], apps[3]) == 400
 
 
 def test_problems_keep_the_text(client: FlaskClient, make_app: MakeApp) -> None:

@@ -50,6 +50,7 @@ def test_every_problem_in_one_message() -> None:
         ("SECRET_KEY", "hunter2secret", "is too short"),
         ("SECRET_KEY", "change_me_" * 4 + "hunter2secret", "looks like a placeholder"),
         ("SECRET_KEY", "a" * 40, "looks like a placeholder"),
+        ("SECRET_KEY_FALLBACKS", "0123456789abcdefghijklmnopqrstuvwxyz hunter2secret", "is too short"),
         ("LOG_LEVEL", "hunter2secret", "must be one of DEBUG"),
         ("RETENTION_DAYS", "0", "must be a whole number from 1"),
         ("TASK_TIME_LIMIT", "5", "must be a whole number from 20"),

@@ -81,6 +81,63 @@ def test_a_missing_own_password_file_is_not_made_up(repository: Path, monkeypatc
         secrets.make("staging")
 
 
+def executable(path: Path, text: str) -> Path:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o700)
+    return path
+
+
+@pytest.mark.parametrize("name", ["password", "password-client"])
+def test_a_command_gives_the_password(repository: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Also one that Ansible tells which vault is meant, as it does to those whose names end in -client."""
+    own = executable(repository / name, 'echo "battery${*:+ $*}"')
+    monkeypatch.setenv("ANSIBLE_VAULT_PASSWORD_FILE", str(own))
+    vault, _ = secrets.make("staging")
+    said = "battery --vault-id default" if name.endswith("-client") else "battery"
+    (repository / "plain").write_text(said)
+    assert set(content(vault, repository / "plain")) == {f"vault_{name}" for name in SECRETS}
+
+
+def test_a_command_beside_the_repository_is_used(repository: Path) -> None:
+    (repository / ".vault").mkdir()
+    own = executable(repository / ".vault/staging", "echo battery staple")
+    assert secrets.make("staging")[1] == own
+
+
+@pytest.mark.parametrize("text", ["exit 1", "head -c 8 /dev/urandom | od -An -tx1", "true"])
+def test_a_command_that_fails_leaves_no_vault(repository: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """Catches a vault that nobody can open again."""
+    monkeypatch.setenv("ANSIBLE_VAULT_PASSWORD_FILE", str(executable(repository / "own", text)))
+    with pytest.raises(Problem):
+        secrets.make("staging")
+    assert not secrets.vault_file("staging").exists()
+
+
+@pytest.mark.parametrize("program", ["secret-tool", "keyring"])
+def test_the_keyring_keeps_the_password(repository: Path, monkeypatch: pytest.MonkeyPatch, program: str) -> None:
+    """Catches a password on the disk, in an argument, or put over one that the keyring has."""
+    (repository / "bin").mkdir()
+    stand_in = 'echo "$*" >> "$0.log"; case $1 in set|store) cat > "$0.kept";; *) [ ! -e "$0.kept" ] || cat "$0.kept";; esac'
+    executable(repository / "bin" / program, stand_in)
+    monkeypatch.setenv("PATH", f"{repository / 'bin'}:/usr/bin:/bin")
+    vault, password = secrets.make("staging", keyring=True)
+    kept = (repository / "bin" / f"{program}.kept").read_text()
+    assert len(kept) > 30
+    assert kept not in password.read_text() + (repository / "bin" / f"{program}.log").read_text()
+    assert content(vault, password)
+    vault.unlink()
+    password.unlink()
+    secrets.make("staging", keyring=True)
+    assert (repository / "bin" / f"{program}.kept").read_text() == kept
+
+
+def test_no_keyring_is_said(monkeypatch: pytest.MonkeyPatch, repository: Path) -> None:
+    monkeypatch.setenv("PATH", str(repository))
+    with pytest.raises(Problem, match="asks a keyring"):
+        secrets.make("staging", keyring=True)
+    assert not (repository / ".vault").exists()
+
+
 @pytest.mark.parametrize("name", ["", "local", "stagin", "../staging"])
 def test_only_environments_with_a_vault_get_one(name: str) -> None:
     with pytest.raises(Problem, match="no environment") as raised:

@@ -22,6 +22,9 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.config.update(
         SETTINGS=settings,
         SECRET_KEY=settings.secret_key,
+        SECRET_KEY_FALLBACKS=list(settings.secret_key_fallbacks),
+        # the tokens of pages that are open follow the session's keys; the last one signs
+        WTF_CSRF_SECRET_KEY=[*settings.secret_key_fallbacks, settings.secret_key],
         # four bytes a character, and room for the form around it; escaped JSON may need more and gets the 413
         MAX_CONTENT_LENGTH=max(1024 * 1024, settings.max_text_length * 4 + 16_384),
         MAX_FORM_MEMORY_SIZE=max(1024 * 1024, settings.max_text_length * 4 + 16_384),

@@ -34,6 +34,8 @@ class Settings:
     broker_url: str = field(repr=False)
     cache_url: str = field(repr=False)
     secret_key: str = field(repr=False)
+    # other keys whose signatures count too, while a new one takes over
+    secret_key_fallbacks: tuple[str, ...] = field(default=(), repr=False)
     release_id: str = "unknown"
     log_level: str = "INFO"
     trusted_proxies: int = 0
@@ -51,6 +53,7 @@ class Settings:
             broker_url=reader.required("BROKER_URL", _redis_url),
             cache_url=reader.required("CACHE_URL", _redis_url),
             secret_key=reader.required("SECRET_KEY", _secret_key),
+            secret_key_fallbacks=reader.optional("SECRET_KEY_FALLBACKS", _secret_keys, ()),
             release_id=reader.environ.get("RELEASE_ID") or "unknown",
             log_level=reader.optional("LOG_LEVEL", _log_level, "INFO"),
             trusted_proxies=reader.optional("TRUSTED_PROXIES", _integer(0, 10), 0),
@@ -126,6 +129,11 @@ def _secret_key(value: str) -> str:
     if len(set(value)) < 10 or value.lower().startswith(PLACEHOLDERS):
         raise ValueError(f"looks like a placeholder: at least {SECRET_KEY_LENGTH} random characters")
     return value
+
+
+def _secret_keys(value: str) -> tuple[str, ...]:
+    """Keys with spaces between them."""
+    return tuple(_secret_key(key) for key in value.split())
 
 
 def _log_level(value: str) -> str:

@@ -119,9 +119,27 @@ def test_granted_role_may_read_and_nothing_else(sql: Query, admin: Query) -> Non
     assert admin("SELECT rolconnlimit, pg_has_role(oid, 'pg_monitor', 'member') FROM pg_roles WHERE rolname = 'reporting'") == "3|t"
 
 
+def test_a_second_login_takes_over_from_the_first(host: Any, sql: Query, admin: Query, converge: Converge, eventually: Any) -> None:
+    """Catches tables that the other login makes for itself, and a closed login whose session goes on."""
+    assert sql("CREATE TABLE IF NOT EXISTS made_by_b (n int); INSERT INTO made_by_b VALUES (1) RETURNING n", role="shop_b") == "1"
+    assert admin("SELECT tableowner FROM pg_tables WHERE tablename = 'made_by_b'", "shop") == "shop"
+    assert sql("SELECT count(*) > 0 FROM made_by_b") == "t"
+    password = (SECRETS / "shop_b").read_text().strip()
+    host.run(f"cd / && PGPASSWORD='{password}' setsid psql -w -h 127.0.0.1 -U shop_b shop -c 'SELECT pg_sleep(900)' >/dev/null 2>&1 &")
+    held = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'shop_b'"
+    assert eventually(lambda: admin(held) == "1", within=10)
+    roles = [{"name": name, "password": (SECRETS / name).read_text().strip()} for name in ("shop", "blog")]
+    done = converge(postgresql_roles=[*roles, {"name": "shop_b", "acts_as": "shop", "login": False}], postgresql_grants=[])
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert admin(held) == "0"
+    assert "password authentication failed" in sql("SELECT 1", role="shop_b")
+    assert converge().returncode == 0
+    assert sql("SELECT session_user, current_user", role="shop_b") == "shop_b|shop"
+
+
 def test_passwords_are_stored_by_scram_only(admin: Query) -> None:
     """Catches MD5, which is broken."""
-    assert admin("SELECT count(*) FROM pg_authid WHERE rolpassword LIKE 'SCRAM-SHA-256$%'") == "3"
+    assert admin("SELECT count(*) FROM pg_authid WHERE rolpassword LIKE 'SCRAM-SHA-256$%'") == "4"
     assert admin("SELECT count(*) FROM pg_authid WHERE rolpassword NOT LIKE 'SCRAM-SHA-256$%'") == "0"
     assert admin("SELECT string_agg(DISTINCT auth_method, ',') FROM pg_hba_file_rules") == "peer,scram-sha-256"
 

@@ -112,6 +112,37 @@ def fill(host: Any, instance: str) -> str:
     return str(host.run(f"({lines}) | {login} 2>&1").stdout)
 
 
+def test_users_change_while_the_instance_runs(host: Any, redis: Client, converge: Any, eventually: Any) -> None:
+    """Catches a restart, connections of others that are cut, and one of a removed user that is not."""
+    secrets = {name: (SECRETS / name).read_text().strip() for name in ("broker", "cache", "monitor")}
+    users = [
+        {"name": "shop", "instance": "broker", "password": secrets["broker"]},
+        {"name": "shop_b", "instance": "broker", "password": secrets["monitor"]},
+        {"name": "shop", "instance": "cache", "password": secrets["cache"]},
+    ]
+
+    def hold(user: str, name: str) -> None:
+        host.run(f"REDISCLI_AUTH={secrets[name]} setsid redis-cli --user {user} -p 6379 SUBSCRIBE {user} >/dev/null 2>&1 &")
+
+        assert eventually(lambda: held(user) == "1", within=10)
+
+    def held(user: str) -> str:
+        return redis("broker", f"PUBSUB NUMSUB {user}").split()[-1]
+
+    pid = host.check_output("systemctl show -P MainPID redis-server@broker.service")
+    hold("shop", "broker")
+    assert converge(redis_users=users).returncode == 0
+    hold("shop_b", "monitor")
+    assert "WRONGPASS" in redis("broker", "PING", user="monitor")
+    assert (held("shop"), held("shop_b")) == ("1", "1")
+    assert converge().returncode == 0
+    assert "redis_version" in redis("broker", "INFO server", user="monitor")
+    assert "WRONGPASS" in redis("broker", "PING", user="shop_b", password=secrets["monitor"])
+    assert (held("shop"), held("shop_b")) == ("1", "0")
+    host.run("pkill -f SUBSCRIBE.shop$")
+    assert host.check_output("systemctl show -P MainPID redis-server@broker.service") == pid
+
+
 def test_full_broker_refuses_writes_and_loses_nothing(host: Any, redis: Client) -> None:
     """Catches an eviction policy on the broker, which would drop queued tasks silently."""
     redis("broker", "SET task queued")

@@ -1,0 +1,116 @@
+#!/usr/bin/python
+"""Have a running Redis instance know the users of its ACL file, with no restart, and no connection of the others cut."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: redis_acl
+short_description: Apply the ACL file of a Redis instance that runs
+description:
+  - Sets each user of the file anew, each in one step, and removes those that are not in it, which ends their connections. Connections of
+    users who stay are kept, also where a password changes. ACL LOAD would cut all of them, and so would a restart.
+  - An instance that cannot be asked, as one that has not read yet who may set users, has to be restarted to read its file.
+options:
+  address: {description: An address that the instance listens on., type: str, required: true}
+  port: {description: Its TCP port., type: int, required: true}
+  file: {description: Its ACL file., type: path, required: true}
+  user: {description: "The user who may set users, and no more.", type: str, required: true}
+  key: {description: File with that user's password., type: path, required: true}
+attributes:
+  check_mode:
+    support: full
+    description: Compares names and passwords, not rules.
+author: [Groundcrew]
+"""
+RETURN = r"""
+changed: {description: Whether the instance has other users than before, or is stale., returned: always, type: bool}
+stale: {description: Whether it could not be asked., returned: success, type: bool}
+"""
+
+import re
+import socket
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ansible.module_utils.basic import AnsibleModule
+
+
+class RedisError(Exception):
+    """An instance refuses."""
+
+
+class Redis:
+    """A connection that speaks as much of the protocol as this takes."""
+
+    def __init__(self, address: str, port: int) -> None:
+        self.socket = socket.create_connection((address, port), timeout=10)
+        self.answers: BinaryIO = self.socket.makefile("rb")
+
+    def ask(self, *words: str) -> Any:
+        parts = [word.encode() for word in words]
+        self.socket.sendall(b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%s\r\n" % (len(part), part) for part in parts))
+        return self.read()
+
+    def read(self) -> Any:
+        line = self.answers.readline()
+        if not line.endswith(b"\r\n"):
+            raise RedisError("the connection has ended")
+        kind, rest = line[:1], line[1:-2].decode()
+        if kind == b"-":
+            raise RedisError(rest)
+        if kind == b"$":
+            return self.answers.read(int(rest) + 2)[:-2].decode() if int(rest) >= 0 else None
+        if kind == b"*":
+            return [self.read() for _ in range(int(rest))]
+        return rest
+
+
+def users(lines: list[str]) -> dict[str, list[str]]:
+    """The rules of each user, from an ACL file or from ACL LIST."""
+    return {words[1]: words[2:] for words in map(str.split, lines) if words[:1] == ["user"]}
+
+
+def hashes(found: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Names, and who may log in how: what can be compared without Redis' own way to write rules."""
+    return {name: sorted(rule for rule in rules if re.fullmatch(r"on|off|nopass|#[0-9a-f]{64}", rule)) for name, rules in found.items()}
+
+
+def apply(redis: Redis, wanted: dict[str, list[str]], check: bool) -> bool:
+    """Give an instance its users; whether it had others."""
+    before = redis.ask("ACL", "LIST")
+    if check:
+        return hashes(users(before)) != hashes(wanted)
+    for name, rules in wanted.items():
+        redis.ask("ACL", "SETUSER", name, "reset", *rules)
+    for name in users(before).keys() - wanted.keys():
+        redis.ask("ACL", "DELUSER", name)
+    return bool(sorted(redis.ask("ACL", "LIST")) != sorted(before))
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "address": {"type": "str", "required": True},
+            "port": {"type": "int", "required": True},
+            "file": {"type": "path", "required": True},
+            "user": {"type": "str", "required": True},
+            # The name of a file, no secret
+            "key": {"type": "path", "required": True, "no_log": False},
+        },
+        supports_check_mode=True,
+    )
+    given = module.params
+    try:
+        redis = Redis(given["address"], given["port"])
+        redis.ask("AUTH", given["user"], Path(given["key"]).read_text(encoding="ascii"))
+    except (OSError, RedisError):
+        module.exit_json(changed=True, stale=True)
+    try:
+        wanted = users(Path(given["file"]).read_text(encoding="utf-8").splitlines())
+        module.exit_json(changed=apply(redis, wanted, module.check_mode), stale=False)
+    except (OSError, RedisError) as error:
+        module.fail_json(msg=str(error))
+
+
+if __name__ == "__main__":
+    main()
