@@ -125,7 +125,7 @@ def site(host: Any, address: str) -> Site:
 
 def certificates(site: Site) -> list[dict[str, Any]]:
     return [
-        {"name": "default", "names": [f"www.{site.domain}", site.domain], "key_group": "www-data"},
+        {"name": "default", "names": [f"www.{site.domain}", site.domain]},
         {"name": "second", "names": [f"second.{site.domain}"]},
         {"name": "elsewhere", "names": [f"elsewhere.{site.domain}"]},
         {"name": "impostor", "names": [f"impostor.{site.domain}"]},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -62,9 +63,40 @@ def test_logs_rotate_and_nginx_goes_on(host: Any, server: Any, eventually: Any) 
         eventually(lambda: request_id in host.file("/var/log/nginx/access.log").content_string)
 
 
+def test_an_update_of_the_package_fails_no_request(host: Any, server: Any, eventually: Any) -> None:
+    """Catches a sandbox in which nginx cannot start its new program beside the old one, as Debian's package has it do at an update."""
+    seen: list[int | str] = []
+    ended = threading.Event()
+
+    def visit() -> None:
+        while not ended.is_set():
+            try:
+                seen.append(server.get("/").status)
+            except OSError as error:
+                seen.append(str(error))
+
+    visitor = threading.Thread(target=visit)
+    visitor.start()
+    try:
+        with host.sudo():
+            before = host.check_output("systemctl show -P MainPID nginx.service")
+            host.check_output("/etc/init.d/nginx upgrade")
+            eventually(lambda: host.check_output("systemctl show -P MainPID nginx.service") not in {"0", before})
+            assert host.check_output("systemctl is-active nginx.service") == "active"
+    finally:
+        ended.set()
+        visitor.join()
+    assert set(seen) == {200}
+
+
+def test_nothing_of_it_is_root(host: Any) -> None:
+    """Catches a master that a fault in nginx, its modules or its logs would make the host's owner."""
+    assert set(host.check_output("ps -o user= -C nginx").split()) == {"www-data"}
+
+
 def test_security_score(exposure: Any) -> None:
     """Catches a sandbox that went missing."""
-    assert exposure("nginx.service") <= 3.0
+    assert exposure("nginx.service") <= 2.0
 
 
 @pytest.mark.one_release
@@ -74,6 +106,23 @@ def test_broken_configuration_stays_out(host: Any, server: Any, converge: Any) -
     result = converge(nginx_extra_settings={"no_such_setting": "on"})
     assert result.returncode == 2
     assert 'unknown directive "no_such_setting"' in result.stdout + result.stderr
+    assert host.file("/etc/nginx/nginx.conf").sha256sum == before
+    assert server.get("/").status == 200
+
+
+@pytest.mark.one_release
+def test_a_key_that_it_may_not_read_stays_out(host: Any, server: Any, converge: Any) -> None:
+    """Catches a configuration that nginx refuses only once it is there."""
+    key = "/etc/ssl/groundcrew/default/privkey.pem"
+    before = host.file("/etc/nginx/nginx.conf").sha256sum
+    with host.sudo():
+        host.check_output(f"chmod 0600 {key}")
+        try:
+            result = converge(nginx_client_send_timeout=7)
+        finally:
+            host.check_output(f"chmod 0640 {key}")
+    assert result.returncode == 2
+    assert f"nginx runs as www-data, and cannot read {key}" in " ".join((result.stdout + result.stderr).split())
     assert host.file("/etc/nginx/nginx.conf").sha256sum == before
     assert server.get("/").status == 200
 

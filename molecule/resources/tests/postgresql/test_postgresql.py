@@ -230,7 +230,7 @@ def test_clean_stop_stays_stopped_and_starts_again(host: Any, sql: Query, eventu
 
 def test_unit_is_sandboxed(host: Any, exposure: Any, unit: str) -> None:
     """Catches a lost sandbox, and a server that still runs without it."""
-    assert exposure(unit) <= 4.0
+    assert exposure(unit) <= 2.0
     pid = host.check_output(f"systemctl show -P MainPID {unit}")
     status = host.check_output(f"sudo cat /proc/{pid}/status")
     assert "NoNewPrivs:\t1" in status

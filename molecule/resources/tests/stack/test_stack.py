@@ -154,8 +154,8 @@ def test_sandbox_of_own_units(host: Any, exposure: Any, unit: str) -> None:
 
 def test_sandbox_of_services(host: Any, exposure: Any) -> None:
     """Catches a drop-in that systemd does not read."""
-    assert exposure("nginx.service") <= 3.0
-    assert exposure(postgresql_unit(host)) <= 4.0
+    assert exposure("nginx.service") <= 2.0
+    assert exposure(postgresql_unit(host)) <= 2.0
 
 
 def test_task_survives_its_worker(site: Any, host: Any, eventually: Any) -> None:
