@@ -1,5 +1,6 @@
-"""A web server that answers each challenge, by words of its own."""
+"""A web server at an address that answers each challenge, by words of its own."""
 
+import sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 
@@ -10,4 +11,4 @@ class Impostor(BaseHTTPRequestHandler):
         self.wfile.write(b"words.of-its-own")
 
 
-HTTPServer(("", 80), Impostor).serve_forever()
+HTTPServer((sys.argv[1], 80), Impostor).serve_forever()

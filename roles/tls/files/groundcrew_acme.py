@@ -246,8 +246,8 @@ def run_certbot(certificate: Certificate, *command: str) -> subprocess.Completed
     return done
 
 
-def ensure_account(certificate: Certificate, lost: Sequence[Path] = ()) -> list[Path]:
-    """The account at the server, but for one that it no longer knows. One at a time makes it: certbot would not know which of two to take."""
+def ensure_account(certificate: Certificate, lost: Path | None = None) -> Path:
+    """The account at the server, another one than that which the server has lost. One unit at a time makes it, for all of them."""
     where = urlsplit(certificate.server)
     common = STATE / "accounts"
     common.mkdir(mode=0o700, exist_ok=True)
@@ -257,11 +257,11 @@ def ensure_account(certificate: Certificate, lost: Sequence[Path] = ()) -> list[
     folder = common / where.netloc / where.path.lstrip("/")
     with (STATE / "accounts.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        for account in lost:
-            shutil.rmtree(account, ignore_errors=True)
+        if lost:
+            shutil.rmtree(lost, ignore_errors=True)
         if not list(folder.glob("*/regr.json")) and (done := run_certbot(certificate, "register")).returncode:
             raise refusal(done.stdout)
-        return [found.parent for found in folder.glob("*/regr.json")]
+        return min(folder.glob("*/regr.json")).parent
 
 
 def ask(certificate: Certificate) -> None:
@@ -277,12 +277,13 @@ def ask(certificate: Certificate) -> None:
         command += ["--manual", "--preferred-challenges=dns", f"--manual-auth-hook={hook} add", f"--manual-cleanup-hook={hook} remove"]
     else:
         command += ["--webroot", f"--webroot-path={certificate.settings['webroot']}"]
+    # By its name: where there is none for a moment, since another unit replaces it, certbot would make one of its own
     account = ensure_account(certificate)
-    done = run_certbot(certificate, *command)
-    if done.returncode and last_error(certificate) == "accountDoesNotExist":
+    done = run_certbot(certificate, *command, f"--account={account.name}")
+    if done.returncode and (last_error(certificate) == "accountDoesNotExist" or not account.exists()):
         # A server that was set up anew
-        ensure_account(certificate, lost=account)
-        done = run_certbot(certificate, *command)
+        account = ensure_account(certificate, lost=account)
+        done = run_certbot(certificate, *command, f"--account={account.name}")
     if done.returncode:
         raise refusal(done.stdout)
     write(asked, json.dumps(wanted).encode(), 0o600)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +48,9 @@ def held(host: Any) -> str:
     return f"{sessions}\n".lstrip() + str(host.run("sudo ss -Htnp state established | grep redis-cli").stdout)
 
 
-@pytest.fixture(scope="module")
-def here() -> Any:
-    """The command lines on the controller while secrets are rotated."""
-    seen: set[bytes] = set()
+@contextlib.contextmanager
+def watched(seen: set[bytes]) -> Iterator[None]:
+    """Collect the command lines on the controller."""
     stopping = threading.Event()
 
     def sample() -> None:
@@ -63,9 +63,17 @@ def here() -> Any:
 
     thread = threading.Thread(target=sample, daemon=True)
     thread.start()
-    yield seen
-    stopping.set()
-    thread.join()
+    try:
+        yield
+    finally:
+        stopping.set()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def here() -> set[bytes]:
+    """The command lines on the controller while secrets are rotated; those of the tests, which use secrets themselves, are not among them."""
+    return set()
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +95,7 @@ def history(host: Any, fleet: Fleet, load: Load, vault: Any, visitor: Any, here:
     host.run(f"sudo setsid sh -c {shlex.quote(SAMPLE)} >/dev/null 2>&1 &")
     load.start()
     visitor.start()
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, watched(here):
         patch.setenv("ANSIBLE_VERBOSITY", "3")
         patch.setenv("ANSIBLE_DIFF_ALWAYS", "true")
         assert fleet.kill("gunicorn : service | Watch it while", 1, ROTATE)
@@ -205,6 +213,7 @@ def test_secrets_are_in_no_output_and_no_command_line(
     places["controller"] = b"\n".join(here).decode(errors="replace")
     places["host"] = host.check_output("tr '\\0' ' ' < /tmp/sample | sort -u")
     assert "redis-server" in places["host"]
+    assert "rotate_secrets.yml" in places["controller"]
     assert [place for place, text in places.items() for secret in secrets if secret in text] == []
 
 
