@@ -202,10 +202,15 @@ def test_another_site_gets_its_certificate_beside_one_that_cannot(
     for name in (site.domain, f"second.{site.domain}"):
         site.served(name, root(site.short))
     said = re.sub(r"\s+", " ", grown.output)
-    for name, why in (("elsewhere", "connection: "), ("impostor", "unauthorized: The key authorization file from the server did not match ")):
+    for name, why in (
+        ("elsewhere", "connection: "),
+        ("impostor", "unauthorized: The key authorization file from the server did not match "),
+    ):
         placeholder = site.served(f"{name}.{site.domain}")
         assert placeholder.issuer == placeholder.subject
-        assert re.search(rf"WARNING: certificate {name} of .* A placeholder .* {name}\.{site.domain}: {why}", said), said[said.find('WARNING: certificate') :]
+        assert re.search(rf"WARNING: certificate {name} of .* A placeholder .* {name}\.{site.domain}: {why}", said), said[
+            said.find("WARNING: certificate") :
+        ]
         # Between two of its tries
         eventually(lambda unit=f"groundcrew-acme@{name}": site.host.run(f"systemctl is-failed {unit}").stdout.strip() == "failed")
 
