@@ -34,6 +34,12 @@ def test_sudo_is_as_the_data_says(host: Any) -> None:
     assert host.check_output(ask, "echo planted-password | sudo -S -p '' id -un") == "root"
 
 
+def test_cloud_init_lets_no_administrator_do_more(host: Any) -> None:
+    """Catches sudo without a password from the first boot, which outlives what the data says."""
+    granted = str(host.run("sudo grep -hs NOPASSWD /etc/sudoers.d/90-cloud-init-users").stdout)
+    assert "anna" not in granted
+
+
 def test_no_password_or_hash_shows(host: Any, secret: Callable[[str], str]) -> None:
     """Catches a password in what Ansible prints, and a hash among the arguments that the journal keeps."""
     output = (FOLDER / "ansible.log").read_text()
