@@ -10,7 +10,6 @@ import argparse
 import os
 import secrets
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,11 +23,6 @@ from tools.console import ROOT, Problem, run_command, say
 INVENTORIES = ROOT / "inventories"
 PASSWORDS = ROOT / ".vault"
 EXAMPLE_MARK = "vault_is_example"
-# What asks a keyring, and what puts in a password that it reads from its input: of Debian's libsecret-tools, and Python's keyring
-KEYRINGS = {
-    "secret-tool": (["lookup", "service", "groundcrew", "username"], ["store", "--label=groundcrew", "service", "groundcrew", "username"]),
-    "keyring": (["get", "groundcrew"], ["set", "groundcrew"]),
-}
 
 
 def vault_file(environment: str) -> Path:
@@ -85,15 +79,17 @@ def fresh_secrets(*, example: bool) -> str:
 
 def keep_in_keyring(environment: str) -> str:
     """Have the keyring hold a password, a new one where it has none; returns the program that asks for it."""
-    program = next((name for name in KEYRINGS if shutil.which(name)), "")
-    if not program:
-        raise Problem("there is no program that asks a keyring", f"Install one of {', '.join(KEYRINGS)} (Debian: libsecret-tools)")
-    ask, put = ([program, *arguments, environment] for arguments in KEYRINGS[program])
+    program = str(Path(sys.executable).parent / "keyring")
+    ask = [program, "get", "groundcrew", environment]
     known = subprocess.run(ask, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if known.returncode or not known.stdout.strip():
+        put = [program, "set", "groundcrew", environment]
         done = subprocess.run(put, check=False, input=secrets.token_urlsafe(32), capture_output=True, text=True)
         if done.returncode:
-            raise Problem(f"{shlex.join(put)} failed: {done.stderr.strip()}", "Is the keyring there, and unlocked?")
+            why = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
+            raise Problem(
+                f"{shlex.join(put)} failed: {why}", "Is there a keyring, and is it unlocked? A server has none: leave KEYRING out"
+            )
     return f"#!/bin/sh\n# Prints the password of the vault of {environment}, from the keyring\nexec {shlex.join(ask)}\n"
 
 
