@@ -125,7 +125,8 @@ def test_a_second_login_takes_over_from_the_first(host: Any, sql: Query, admin: 
     assert admin("SELECT tableowner FROM pg_tables WHERE tablename = 'made_by_b'", "shop") == "shop"
     assert sql("SELECT count(*) > 0 FROM made_by_b") == "t"
     password = (SECRETS / "shop_b").read_text().strip()
-    host.run(f"cd / && PGPASSWORD='{password}' setsid psql -w -h 127.0.0.1 -U shop_b shop -c 'SELECT pg_sleep(900)' >/dev/null 2>&1 &")
+    # After a semicolon: of a list, the shell would stay in the background with the output of this login, which would wait for it
+    host.run(f"cd /; PGPASSWORD='{password}' setsid psql -w -h 127.0.0.1 -U shop_b shop -c 'SELECT pg_sleep(900)' >/dev/null 2>&1 &")
     held = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'shop_b'"
     assert eventually(lambda: admin(held) == "1", within=10)
     roles = [{"name": name, "password": (SECRETS / name).read_text().strip()} for name in ("shop", "blog")]
