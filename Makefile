@@ -70,7 +70,7 @@ secrets: toolchain  ## Fresh secrets for an environment: make secrets ENV=stagin
 	@$(run) tools.secrets $(ENV) $(if $(KEYRING),--keyring)
 
 rotate: toolchain  ## New secrets for an environment that runs, with no failed request: make rotate ENV=staging
-	@ANSIBLE_VAULT_PASSWORD_FILE="$${ANSIBLE_VAULT_PASSWORD_FILE:-.vault/$(ENV)}" ansible-playbook -i "inventories/$(ENV)" playbooks/rotate_secrets.yml
+	@$(run) tools.secrets $(ENV) --rotate
 
 lock: toolchain  ## Lock the toolchain's and the application's dependencies anew
 	@$(run) tools.lock

@@ -146,3 +146,15 @@ def test_a_run_that_came_too_early_is_asked_again(
     monkeypatch.setattr(subprocess, "run", run)
     acme.issue([certificate])
     assert asked.count("start") == starts
+
+
+@pytest.mark.parametrize(("days", "near"), [(20, True), (60, False)])
+def test_a_certificate_that_nears_its_end_is_told(certificate: acme.Certificate, days: int, near: bool) -> None:
+    """Catches a renewal that fails quietly, whatever certbot says."""
+    certificate.settings["warn_days"] = 21
+    fill(certificate.target, pair(*NAMES, days=days))
+    if near:
+        with pytest.raises(acme.Trouble, match="and was not renewed"):
+            acme.watch(certificate)
+    else:
+        acme.watch(certificate)

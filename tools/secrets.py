@@ -14,6 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keyring
 import yaml
 
 from tools import console
@@ -79,6 +80,10 @@ def fresh_secrets(*, example: bool) -> str:
 
 def keep_in_keyring(environment: str) -> str:
     """Have the keyring hold a password, a new one where it has none; returns the program that asks for it."""
+    backend: object = keyring.get_keyring()
+    backend = next(iter(getattr(backend, "backends", ())), backend)
+    if type(backend).__module__.startswith("keyrings.alt") and "PYTHON_KEYRING_BACKEND" not in os.environ:
+        raise Problem("there is no keyring here but a plain file", "A server has none: leave KEYRING out")
     program = str(Path(sys.executable).parent / "keyring")
     ask = [program, "get", "groundcrew", environment]
     known = subprocess.run(ask, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True)
@@ -87,9 +92,7 @@ def keep_in_keyring(environment: str) -> str:
         done = subprocess.run(put, check=False, input=secrets.token_urlsafe(32), capture_output=True, text=True)
         if done.returncode:
             why = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
-            raise Problem(
-                f"{shlex.join(put)} failed: {why}", "Is there a keyring, and is it unlocked? A server has none: leave KEYRING out"
-            )
+            raise Problem(f"{shlex.join(put)} failed: {why}", "Is it unlocked? A server has none: leave KEYRING out")
     return f"#!/bin/sh\n# Prints the password of the vault of {environment}, from the keyring\nexec {shlex.join(ask)}\n"
 
 
@@ -108,15 +111,30 @@ def password_file(environment: str, *, example: bool, keyring: bool = False) -> 
         path.chmod(0o700)
         return path
     elif named := os.environ.get("ANSIBLE_VAULT_PASSWORD_FILE"):
-        path = Path(named).expanduser()
-        if not path.exists():
-            raise Problem(f"ANSIBLE_VAULT_PASSWORD_FILE names {path}, which is not there", "Make that file, or unset the variable")
-        return path
+        return own_password_file(environment, Path(named).expanduser().absolute())
     else:
         private_directory(PASSWORDS)
         path = PASSWORDS / environment
     if not path.exists():
         write_private(path, secrets.token_urlsafe(32) + "\n")
+    elif not example:
+        own_password_file(environment, path)
+    return path
+
+
+def own_password_file(environment: str, path: Path) -> Path:
+    """What the operator has named or put there, where it can be that."""
+    if not path.exists():
+        raise Problem(f"{path} has to be the vault's password, and is not there", "Make that file, or unset ANSIBLE_VAULT_PASSWORD_FILE")
+    if path.is_relative_to(INVENTORIES):
+        raise Problem(f"{path.relative_to(ROOT)} is in git, or read as an inventory", f"Have the password in .vault/{environment}")
+    if path.parent == PASSWORDS and path.name in set(environments()) - {environment}:
+        raise Problem(
+            f"ANSIBLE_VAULT_PASSWORD_FILE names the password of {path.name}",
+            f"unset ANSIBLE_VAULT_PASSWORD_FILE      # or export ANSIBLE_VAULT_PASSWORD_FILE=.vault/{environment}",
+        )
+    if path.is_file() and path.read_bytes()[:2] == b"#!" and not os.access(path, os.X_OK):
+        raise Problem(f"{path} is a program that may not be run, so its text would be the password", f"chmod +x {path}")
     return path
 
 
@@ -147,12 +165,27 @@ def make(environment: str, *, example: bool = False, keyring: bool = False) -> t
     return vault, password
 
 
+def rotate(environment: str) -> None:
+    """Become the run that changes the secrets of an environment."""
+    if environment not in environments():
+        raise Problem(f"no environment {environment!r} with a vault", f"make rotate ENV=...      # one of: {', '.join(environments())}")
+    if not vault_file(environment).exists() or is_example(environment):
+        raise Problem(f"{environment} has no secrets of its own yet", f"make secrets ENV={environment}")
+    named = Path(os.environ.get("ANSIBLE_VAULT_PASSWORD_FILE") or PASSWORDS / environment).expanduser().absolute()
+    os.environ["ANSIBLE_VAULT_PASSWORD_FILE"] = str(own_password_file(environment, named))
+    program = str(Path(sys.executable).parent / "ansible-playbook")
+    os.execv(program, [program, "-i", str(INVENTORIES / environment), str(ROOT / "playbooks/rotate_secrets.yml")])
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("environment", nargs="?", default="", help="the name of a folder in inventories/")
     parser.add_argument("--example", action="store_true", help="make the published example instead, with its password")
     parser.add_argument("--keyring", action="store_true", help="keep the vault's password in this machine's keyring")
+    parser.add_argument("--rotate", action="store_true", help="new values for those in use, by playbooks/rotate_secrets.yml")
     options = parser.parse_args()
+    if options.rotate:
+        rotate(options.environment)
     vault, password = make(options.environment, example=options.example, keyring=options.keyring)
     shown = password.relative_to(ROOT) if password.is_relative_to(ROOT) else password
     say(

@@ -12,6 +12,7 @@ in this process. On the disk there is either the file before or the one after, b
 The entries, one a line, beside the secrets themselves:
 
     vault_login: 1                  # which of two logins database, broker and cache give the application
+    vault_generation: 1             # how many rotations there were: hosts refuse a vault from before the last one
     vault_rotation: {"step": "begun", "former": {...}}         # how far it is, and the secrets of the other login while they are good
     vault_app_secret_key_fallbacks: [...]                      # keys whose signatures count beside that of vault_app_secret_key
 """
@@ -26,6 +27,7 @@ import typing as t
 from pathlib import Path
 
 import yaml
+from ansible import context
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.parsing.vault import VaultLib, parse_vaulttext_envelope
 from ansible.plugins.action import ActionBase
@@ -33,6 +35,7 @@ from ansible.plugins.action import ActionBase
 # Those of the login, by their names in `former`
 SERVICES = {"postgresql": "vault_postgresql_app_password", "broker": "vault_redis_broker_password", "cache": "vault_redis_cache_password"}
 KEY, FALLBACKS, LOGIN, ROTATION = "vault_app_secret_key", "vault_app_secret_key_fallbacks", "vault_login", "vault_rotation"
+GENERATION = "vault_generation"
 # What a rotation goes through; with "" none is under way
 STEPS = ["", "begun", "signing", "retired"]
 
@@ -87,13 +90,15 @@ def changes(content: Content, to: str) -> Content:
 def begun(content: Content) -> Content:
     """New values for the other login, those before beside them; and a new key for sessions, which signs nothing yet."""
     there = {short: name for short, name in SERVICES.items() if name in content}
+    if there and (missing := [name for short, name in SERVICES.items() if short not in there]):
+        raise RotationError(f"it has no {' and no '.join(missing)}: one login is for all of them, so put all into this file")
     if not there and KEY not in content:
         raise RotationError(f"it has none of {', '.join([*SERVICES.values(), KEY])}")
     if odd := [name for name in [*there.values(), KEY] if not isinstance(content.get(name, ""), str) or "{{" in content.get(name, "")]:
         raise RotationError(f"{', '.join(odd)} is no plain value")
     new: Content = {name: secrets.token_urlsafe(32) for name in there.values()}
     if there:
-        new[LOGIN] = 1 - int(content.get(LOGIN) or 0)
+        new |= {LOGIN: 1 - int(content.get(LOGIN) or 0), GENERATION: int(content.get(GENERATION) or 0) + 1}
     if KEY in content:
         new[FALLBACKS] = [secrets.token_urlsafe(32)]
     new[ROTATION] = {"step": "begun", "former": {short: content[name] for short, name in there.items()}}
@@ -157,6 +162,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible ships no types
 
     def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
         result: dict[str, t.Any] = super().run(tmp, task_vars)
+        if context.CLIARGS.get("start_at_task"):
+            raise AnsibleActionFail("a rotation begins with its checks: run the playbook without --start-at-task")
         path, to = str(self._task.args["file"]), str(self._task.args["to"])
         if to not in {*STEPS[1:], "ended", "forgotten"}:
             raise AnsibleActionFail(f"there is no step {to}")

@@ -9,7 +9,7 @@ short_description: Apply the ACL file of a Redis instance that runs
 description:
   - Sets each user of the file anew, each in one step, and removes those that are not in it, which ends their connections. Connections of
     users who stay are kept, also where a password changes. ACL LOAD would cut all of them, and so would a restart.
-  - An instance that cannot be asked, as one that has not read yet who may set users, has to be restarted to read its file.
+  - An instance that has not read yet who may set users has to be restarted to read its file.
 options:
   address: {description: An address that the instance listens on., type: str, required: true}
   port: {description: Its TCP port., type: int, required: true}
@@ -24,7 +24,7 @@ author: [Groundcrew]
 """
 RETURN = r"""
 changed: {description: Whether the instance has other users than before, or is stale., returned: always, type: bool}
-stale: {description: Whether it could not be asked., returned: success, type: bool}
+stale: {description: Whether it does not know yet who may set users., returned: success, type: bool}
 """
 
 import re
@@ -103,8 +103,11 @@ def main() -> None:
     try:
         redis = Redis(given["address"], given["port"])
         redis.ask("AUTH", given["user"], Path(given["key"]).read_text(encoding="ascii"))
-    except (OSError, RedisError):
-        module.exit_json(changed=True, stale=True)
+    except (OSError, RedisError) as error:
+        # It has not read its file since it was started; and a check run may not have started it
+        if module.check_mode or re.match("WRONGPASS|NOPERM|NOAUTH", str(error)):
+            module.exit_json(changed=True, stale=True)
+        module.fail_json(msg=f"The instance at {given['address']}:{given['port']} cannot be asked: {error}")
     try:
         wanted = users(Path(given["file"]).read_text(encoding="utf-8").splitlines())
         module.exit_json(changed=apply(redis, wanted, module.check_mode), stale=False)

@@ -75,7 +75,7 @@ def test_a_rotation_from_end_to_end(vault: VaultLib, file: Path) -> None:
     after = content(vault, file)
     assert after == before | {
         **{name: begun[name] for name in vault_rotation.SERVICES.values()},
-        "vault_app_secret_key": key, "vault_app_secret_key_fallbacks": [], "vault_login": 1, "vault_rotation": {},
+        "vault_app_secret_key": key, "vault_app_secret_key_fallbacks": [], "vault_login": 1, "vault_generation": 1, "vault_rotation": {},
     }  # fmt: skip
     assert b"# A comment of the operator's" in vault.decrypt(file.read_bytes())
     assert advance(vault, file, "begun", check=False)
@@ -128,10 +128,11 @@ def test_no_step_is_left_out(rotation: dict[str, Any], to: str, says: str) -> No
 
 
 def test_what_an_environment_does_not_have_is_not_made_up() -> None:
-    new = changes({"vault_postgresql_app_password": "old", "vault_login": 1}, "begun")
-    assert set(new) == {"vault_postgresql_app_password", "vault_login", "vault_rotation"}
-    assert new["vault_login"] == 0
-    assert new["vault_rotation"]["former"] == {"postgresql": "old"}
+    new = changes({"vault_app_secret_key": "old"}, "begun")
+    assert set(new) == {"vault_app_secret_key_fallbacks", "vault_rotation"}
+    assert new["vault_rotation"]["former"] == {}
+    with pytest.raises(RotationError, match="it has no vault_redis_broker_password and no vault_redis_cache_password: one login"):
+        changes({"vault_postgresql_app_password": "old"}, "begun")
     with pytest.raises(RotationError, match="has none of"):
         changes({"vault_of_another": "x"}, "begun")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import stat
 import subprocess
 from pathlib import Path
@@ -78,7 +79,7 @@ def test_the_operators_own_password_file_is_used(repository: Path, monkeypatch: 
 
 def test_a_missing_own_password_file_is_not_made_up(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANSIBLE_VAULT_PASSWORD_FILE", str(repository / "none"))
-    with pytest.raises(Problem, match="which is not there"):
+    with pytest.raises(Problem, match="and is not there"):
         secrets.make("staging")
 
 
@@ -134,6 +135,41 @@ def test_no_keyring_is_said(monkeypatch: pytest.MonkeyPatch, repository: Path) -
     with pytest.raises(Problem, match="keyring set groundcrew staging failed: "):
         secrets.make("staging", keyring=True)
     assert not (repository / ".vault").exists()
+
+
+def test_a_plain_file_is_no_keyring(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a password on a server's disk that is called kept in a keyring."""
+    monkeypatch.delenv("PYTHON_KEYRING_BACKEND", raising=False)
+    plain = importlib.import_module("keyrings.alt.file").PlaintextKeyring()
+    monkeypatch.setattr("keyring.get_keyring", lambda: plain)
+    with pytest.raises(Problem, match="no keyring here but a plain file"):
+        secrets.make("staging", keyring=True)
+
+
+@pytest.mark.parametrize(
+    ("where", "text", "why"),
+    [
+        ("inventories/staging/example-vault-password.txt", "battery", "is in git"),
+        (".vault/production", "battery", "names the password of production"),
+        ("own", "#!/bin/sh\necho battery\n", "a program that may not be run"),
+    ],
+)
+def test_what_cannot_be_the_password_is_refused(repository: Path, monkeypatch: pytest.MonkeyPatch, where: str, text: str, why: str) -> None:
+    """Catches real secrets that anybody can read, or that another environment's password opens."""
+    (repository / "inventories/production").mkdir()
+    (repository / "inventories/production/hosts.yml").touch()
+    (repository / where).parent.mkdir(exist_ok=True)
+    (repository / where).write_text(text)
+    monkeypatch.setenv("ANSIBLE_VAULT_PASSWORD_FILE", str(repository / where))
+    with pytest.raises(Problem, match=why):
+        secrets.make("staging")
+    assert not secrets.vault_file("staging").exists()
+
+
+@pytest.mark.parametrize(("name", "why"), [("", "no environment"), ("staging", "no secrets of its own yet")])
+def test_a_rotation_names_what_is_missing(name: str, why: str) -> None:
+    with pytest.raises(Problem, match=why):
+        secrets.rotate(name)
 
 
 @pytest.mark.parametrize("name", ["", "local", "stagin", "../staging"])

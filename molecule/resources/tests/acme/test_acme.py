@@ -77,9 +77,14 @@ def steady(load: Load) -> Iterator[None]:
     finally:
         answers = load.stop()
     new = [answer for answer in answers if not answer.kept_alive]
-    print("new connections:", summary(new), "kept alive:", summary([answer for answer in answers if answer.kept_alive]))
+    kept = [answer for answer in answers if answer.kept_alive]
+    print("new connections:", summary(new), "kept alive:", summary(kept))
     assert len(new) > 20
     assert all(answer.good for answer in new), summary(new)
+    # Before it has answered anything: a client asks again by itself
+    assert all(answer.good or answer.error.startswith(("RemoteDisconnected", "BrokenPipe", "ConnectionReset")) for answer in kept), summary(
+        kept
+    )
 
 
 @pytest.fixture(scope="module")

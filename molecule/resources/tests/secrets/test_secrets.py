@@ -17,6 +17,9 @@ from tools.console import say
 from tools.fleet import Fleet, Step, failed, recap
 from tools.load import Answer, Load, summary
 
+# The services and one of the servers; debian13 has another, and workers
+testinfra_hosts = ["ansible://debian12"]
+
 Eventually = Callable[..., Any]
 ROTATE = "playbooks/rotate_secrets.yml"
 PORTS = {"broker": 6379, "cache": 6380}
@@ -80,6 +83,7 @@ def here() -> set[bytes]:
 def history(host: Any, fleet: Fleet, load: Load, vault: Any, visitor: Any, here: set[bytes], eventually: Eventually) -> list[Answer]:
     """Two rotations, the first of which was killed, and the end of the sessions; the answers of the site meanwhile."""
     first = vault.look()
+    vault.path.with_name("vault-before.yml").write_bytes(vault.path.read_bytes())
     # Somebody has got hold of the secrets, and of sessions
     password = shlex.quote(first["vault_postgresql_app_password"])
     host.run(
@@ -194,6 +198,26 @@ def test_an_old_session_counts_no_longer_at_the_end(visitor: Any, history: list[
     assert visitor.ask("POST", "text=words&csrf_token=" + visitor.token)[0] == 400
     visitor.open()
     assert visitor.send() == 303
+
+
+def test_a_vault_from_before_is_refused(host: Any, fleet: Fleet, vault: Any, history: list[Answer]) -> None:
+    """Catches a clone that was not updated and gives the hosts the old secrets back."""
+    for playbook in ("playbooks/database.yml", "playbooks/cache.yml"):
+        fleet.run("stale", playbook, vault_file=str(vault.path.with_name("vault-before.yml")))
+        assert fleet.steps[-1].code != 0
+        assert "secrets of a later rotation" in fleet.steps[-1].output
+    current = vault.seen[-1]["vault_postgresql_app_password"]
+    assert database(host, LOGINS[0], current, "SELECT session_user") == "textreport"
+
+
+def test_lists_that_do_not_follow_are_refused(fleet: Fleet, vault: Any, history: list[Answer]) -> None:
+    """Catches an environment with users of its own, whose application would move to a login that nobody has made."""
+    own = [{"name": LOGINS[0], "instance": instance, "password": "of-the-operators-own"} for instance in PORTS]
+    before = vault.path.read_bytes()
+    found = fleet.run("own", ROTATE, redis_users=own)
+    assert found.code != 0
+    assert "do not have both logins of the application" in " ".join(found.output.split())
+    assert vault.path.read_bytes() == before
 
 
 def test_nothing_is_left_to_change(fleet: Fleet, history: list[Answer]) -> None:
