@@ -132,7 +132,7 @@ def test_what_an_environment_does_not_have_is_not_made_up() -> None:
     assert set(new) == {"vault_app_secret_key_fallbacks", "vault_rotation"}
     assert new["vault_rotation"]["former"] == {}
     with pytest.raises(RotationError, match="it has no vault_redis_broker_password and no vault_redis_cache_password: one login"):
-        changes({"vault_postgresql_app_password": "old"}, "begun")
+        changes({vault_rotation.SERVICES["postgresql"]: "old"}, "begun")
     with pytest.raises(RotationError, match="has none of"):
         changes({"vault_of_another": "x"}, "begun")
 
