@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -275,3 +276,22 @@ def test_no_secret_is_in_the_output(run: subprocess.CompletedProcess[str]) -> No
     assert run.stdout.count(MASK) > 2
     for secret in [*SECRETS, "W4vGq8sZ0pLr2xN"]:
         assert secret not in run.stdout + run.stderr
+
+
+def test_what_the_baseline_makes_of_a_value_is_changed_in_the_environment(tmp_path: Path) -> None:
+    """Catches a message that has an operator edit what all environments share."""
+    (tmp_path / "group_vars/all").mkdir(parents=True)
+    (tmp_path / "group_vars/all/harbor.yml").write_text("harbor_port: 70000\n")
+    own = tmp_path / "inventories/test"
+    value = Tagged(str(tmp_path / "group_vars/all/harbor.yml"))
+    told = Validator(role="harbor", options={}, inventory_dir=str(own)).place(None, {}, value)
+    assert told == f"set it in {own}/group_vars/all/main.yml (asked for in {tmp_path}/group_vars/all/harbor.yml, line 1)"
+    assert Validator(role="harbor", options={}, inventory_dir=str(tmp_path)).place(None, {}, value).startswith(f"{tmp_path}/group_vars")
+
+
+@dataclass
+class Tagged:
+    """Where Ansible says that a value was written."""
+
+    path: str
+    line_num: int = 1

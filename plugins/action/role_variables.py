@@ -197,6 +197,12 @@ def is_choice(value: t.Any, choices: t.Iterable[t.Any]) -> bool:
     return any(value == choice if isinstance(choice, bool) or isinstance(value, bool) else str(value) == str(choice) for choice in choices)
 
 
+def written(origin: t.Any) -> str:
+    """Where something stands: file and line, as far as they are known."""
+    path, line = getattr(origin, "path", None), getattr(origin, "line_num", None)
+    return (relative(path) + (f", line {line}" if line else "")) if path else ""
+
+
 @dataclass
 class Validator:
     """Checks resolved values against the options of a role, and gathers what is wrong."""
@@ -256,14 +262,23 @@ class Validator:
         return f"set it in {os.path.join(folder, file)}"
 
     def place(self, value: t.Any, spec: Spec, container: t.Any = None) -> str:
-        """The file to change: where the value was written; the environment's own file where that is unknown or inside the role."""
+        """The file to change: where the value was written; the environment's own file where that is unknown, in the role or the fleet's."""
         for origin in (origin_of(value), container):
             path = getattr(origin, "path", None)
             if path and not (self.role_path and path.startswith(os.path.join(self.role_path, ""))):
-                return relative(path) + (f", line {origin.line_num}" if origin.line_num else "")
+                return self._of_environment(written(origin), spec) if self._is_fleets(path) else written(origin)
             if origin and not path and "unknown" not in str(origin):
                 return str(origin).strip("<>")
         return self.environment_file(spec)
+
+    def _is_fleets(self, path: str) -> bool:
+        """Whether a file is of the baseline that all environments share, which is made of what each of them sets."""
+        own = os.path.join(os.path.realpath(self.inventory_dir), "")
+        fleets = "group_vars" in path.split(os.sep) and os.path.isfile(path)
+        return bool(self.inventory_dir and fleets) and not os.path.realpath(path).startswith(own)
+
+    def _of_environment(self, place: str, spec: Spec, name: str = "it") -> str:
+        return self.environment_file(spec).replace("set it", f"set {name}", 1) + (f" (asked for in {place})" if place else "")
 
     def _missing(self, spec: Spec) -> str:
         kind = "" if spec.get("type") == "raw" else f", to {expected(spec)}"
@@ -339,14 +354,11 @@ class Validator:
             self.refuse(path, shows, wrong, self.place(leaf, spec, origin_of(value) or container))
 
     def _undefined(self, name: str, value: Undefined, spec: Spec, origin: t.Any) -> None:
-        place = self.place(None, spec, value.origin or origin)
-        written = os.path.realpath(getattr(value.origin or origin, "path", None) or os.curdir)
-        if self.inventory_dir and os.path.isfile(written) and not written.startswith(os.path.realpath(self.inventory_dir)):
-            # The fleet's baseline leaves it to the environment
-            place = f"{self.environment_file(spec)} (asked for in {place})"
+        at = value.origin or origin
+        place = self.place(None, spec, at)
         source = re.search(r"'(\w+)' is undefined", value.error)
         if source and source[1].startswith("vault_"):
-            place = f"{self.environment_file({'no_log': True}).replace('set it', f'set {source[1]}')} (asked for in {place})"
+            place = self._of_environment(written(at), {"no_log": True}, source[1])
         elif source and place.startswith("set it"):
             place = place.replace("set it", f"set {source[1]}, or {name},")
         self.refuse(name, f"(undefined: {self.scrub(value.error)})", self._missing(spec), place)
