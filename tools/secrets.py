@@ -188,9 +188,8 @@ def main() -> int:
         rotate(options.environment)
     vault, password = make(options.environment, example=options.example, keyring=options.keyring)
     shown = password.relative_to(ROOT) if password.is_relative_to(ROOT) else password
-    say(
-        f"Fresh secrets in {vault.relative_to(ROOT)}, encrypted with the password {'of the keyring, which is asked by' if options.keyring else 'from'} {shown}."
-    )
+    source = "of the keyring, which is asked by" if options.keyring else "from"
+    say(f"Fresh secrets in {vault.relative_to(ROOT)}, encrypted with the password {source} {shown}.")
     if not options.example:
         say("Keep a copy of that password where your team keeps its passwords; it is not in git.")
         say(f"Then, as in step 4 of the README: export ANSIBLE_VAULT_PASSWORD_FILE={shown}")

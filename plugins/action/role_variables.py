@@ -252,21 +252,23 @@ class Validator:
             text = text.replace(secret, MASK)
         return text
 
-    def environment_file(self, spec: Spec) -> str:
+    def environment_file(self, spec: Spec, name: str = "it", place: str = "") -> str:
+        """Where the environment sets something, by its name, that is asked for at a place."""
+        asked = f" (asked for in {place})" if place else ""
         folder = os.path.join(relative(self.inventory_dir), "group_vars", "all") if self.inventory_dir else "the inventory's group_vars/all"
         if os.path.isfile(f"{folder}.yml") and not os.path.isdir(folder):
             # Beside a folder, Ansible would no longer read it
-            return f"set it in {folder}.yml"
+            return f"set {name} in {folder}.yml{asked}"
         own = f"{self.role}.yml"
         file = "vault.yml" if spec.get("no_log") else own if os.path.isfile(os.path.join(folder, own)) else "main.yml"
-        return f"set it in {os.path.join(folder, file)}"
+        return f"set {name} in {os.path.join(folder, file)}{asked}"
 
     def place(self, value: t.Any, spec: Spec, container: t.Any = None) -> str:
         """The file to change: where the value was written; the environment's own file where that is unknown, in the role or the fleet's."""
         for origin in (origin_of(value), container):
             path = getattr(origin, "path", None)
             if path and not (self.role_path and path.startswith(os.path.join(self.role_path, ""))):
-                return self._of_environment(written(origin), spec) if self._is_fleets(path) else written(origin)
+                return self.environment_file(spec, place=written(origin)) if self._is_fleets(path) else written(origin)
             if origin and not path and "unknown" not in str(origin):
                 return str(origin).strip("<>")
         return self.environment_file(spec)
@@ -276,9 +278,6 @@ class Validator:
         own = os.path.join(os.path.realpath(self.inventory_dir), "")
         fleets = "group_vars" in path.split(os.sep) and os.path.isfile(path)
         return bool(self.inventory_dir and fleets) and not os.path.realpath(path).startswith(own)
-
-    def _of_environment(self, place: str, spec: Spec, name: str = "it") -> str:
-        return self.environment_file(spec).replace("set it", f"set {name}", 1) + (f" (asked for in {place})" if place else "")
 
     def _missing(self, spec: Spec) -> str:
         kind = "" if spec.get("type") == "raw" else f", to {expected(spec)}"
@@ -358,7 +357,7 @@ class Validator:
         place = self.place(None, spec, at)
         source = re.search(r"'(\w+)' is undefined", value.error)
         if source and source[1].startswith("vault_"):
-            place = self._of_environment(written(at), {"no_log": True}, source[1])
+            place = self.environment_file({"no_log": True}, source[1], written(at))
         elif source and place.startswith("set it"):
             place = place.replace("set it", f"set {source[1]}, or {name},")
         self.refuse(name, f"(undefined: {self.scrub(value.error)})", self._missing(spec), place)

@@ -34,8 +34,8 @@ from ansible.plugins.action import ActionBase
 
 # Those of the login, by their names in `former`
 SERVICES = {"postgresql": "vault_postgresql_app_password", "broker": "vault_redis_broker_password", "cache": "vault_redis_cache_password"}
-KEY, FALLBACKS, LOGIN, ROTATION = "vault_app_secret_key", "vault_app_secret_key_fallbacks", "vault_login", "vault_rotation"
-GENERATION = "vault_generation"
+KEY, FALLBACKS = "vault_app_secret_key", "vault_app_secret_key_fallbacks"
+LOGIN, GENERATION, ROTATION = "vault_login", "vault_generation", "vault_rotation"
 # What a rotation goes through; with "" none is under way
 STEPS = ["", "begun", "signing", "retired"]
 
