@@ -265,9 +265,12 @@ def test_secrets_stay_where_they_are_needed(site: Site, grown: Grown) -> None:
 def test_the_timer_renews_while_visitors_come(site: Site, grown: Grown, eventually: Eventually, root: Callable[[int], Path]) -> None:
     """Catches a renewal that waits for a person, does not reach visitors, gives up at a refused nonce, or fails a request."""
     before = site.served().serial_number
-    with steady(site.load(root(site.short))):
+    visitors = site.load(root(site.short))
+    with steady(visitors):
         # Debian 12's certbot finds four minutes due at once; Debian 13's waits for half of them
         eventually(lambda: site.served().serial_number != before, within=240)
+        # Also where that was a moment after they came
+        eventually(lambda: sum(not answer.kept_alive for answer in list(visitors.answers)) > 40)
 
 
 @pytest.mark.usefixtures("as_root")
