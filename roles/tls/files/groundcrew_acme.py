@@ -304,8 +304,6 @@ def take_over(certificate: Certificate) -> None:
     """Put what certbot has where services read it, if it is right, is another one, and they take it."""
     new, present = read_pair(certificate.live), read_pair(certificate.target)
     if new is None:
-        if present:
-            give_key(certificate)
         return
     if new == present:
         give_key(certificate)
