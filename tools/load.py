@@ -41,7 +41,8 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """How a request went: when it was due (Unix time), how long it took from there, its status (0: none) and what went wrong."""
+    """How a request went: when it was due (Unix time), how long it took from there, its status (0: none), what went wrong, and the place
+    of what it made."""
 
     number: int
     due: float
@@ -50,6 +51,7 @@ class Answer:
     kept_alive: bool
     status: int
     error: str = ""
+    location: str = ""
 
     @property
     def good(self) -> bool:
@@ -127,19 +129,19 @@ class Load:
             if not keep_alive or time.monotonic() - used > LONGEST_IDLE:
                 client.close()
                 client = self.client()
-            status, error = 0, ""
+            status, error, location = 0, "", ""
             try:
                 body = request.body.replace("{number}", str(number)) or None
                 headers = {"Content-Type": "application/json"} if body else {}
                 client.request(request.method, request.path.replace("{number}", str(number)), body, headers)
                 answer = client.getresponse()
                 answer.read()
-                status = answer.status
+                status, location = answer.status, answer.headers["Location"] or ""
             except (OSError, http.client.HTTPException) as failure:
                 error = f"{type(failure).__name__}: {failure}"
                 client.close()
                 client = self.client()
-            self.answers.append(Answer(number, due, time.time() - due, request, keep_alive, status, error))
+            self.answers.append(Answer(number, due, time.time() - due, request, keep_alive, status, error, location))
             used = time.monotonic()
             if not keep_alive:
                 client.close()

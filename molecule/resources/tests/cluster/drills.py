@@ -1,0 +1,243 @@
+"""Faults under load, and what became of everything that was acknowledged."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from docker import DockerClient
+from docker.models.containers import Container
+
+from tools.load import Answer, Load, Request
+
+SCENARIO = "cluster"
+DATA = ("data1", "data2", "data3")
+# A write makes a row and a task; half the requests are writes
+MIX = [Request("POST", "/api/reports", '{"text": "Number {number}."}'), Request("GET", "/api/reports")]
+RATE = 8.0
+# Seconds of load before a fault, and of answers without a failure after which all is taken to be well again
+QUIET, STEADY = 3.0, 5.0
+LONGEST = 90.0
+
+
+class NotYet(Exception):
+    """What was waited for did not come in time."""
+
+
+def wait(what: str, ask: Callable[[], object], within: float) -> None:
+    """Ask until it is true; bounded."""
+    end, last = time.monotonic() + within, ""
+    while time.monotonic() < end:
+        try:
+            if ask():
+                return
+        except Exception as error:  # a host that is on its way up answers nothing
+            last = f": {error}"
+        # Between two questions; the bound is above
+        time.sleep(0.5)
+    raise NotYet(f"{what} within {within:g} s{last}")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a drill measured: seconds without a successful write and without a successful read, and counts."""
+
+    name: str
+    writes_away: float
+    reads_away: float
+    sent: int
+    failed: int
+    acknowledged: int
+    lost: int
+    unfinished: int
+
+    def row(self) -> str:
+        return (
+            f"| {self.name} | {self.writes_away:.1f} | {self.reads_away:.1f} | {self.sent} | {self.failed} "
+            f"| {self.acknowledged} | {self.lost} | {self.unfinished} |"
+        )
+
+
+HEAD = """| drill | writes away, s | reads away, s | requests | failed | acknowledged writes | lost | tasks lost |
+|---|---|---|---|---|---|---|---|"""
+
+
+def away(answers: list[Answer], method: str, begin: float, end: float) -> float:
+    """The longest time from one successful answer to the next, of those that came over new connections."""
+    came = [one.due + one.seconds for one in answers if one.good and one.request.method == method and not one.kept_alive]
+    moments = [begin, *sorted(moment for moment in came if begin < moment < end), end]
+    return max(later - earlier for earlier, later in itertools.pairwise(moments))
+
+
+@dataclass
+class Cluster:
+    """The scenario's hosts, as whoever stands beside them sees them: power, cables, and a console."""
+
+    engine: DockerClient
+    ca_file: Path
+    address: str
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    def container(self, name: str) -> Container:
+        label = f"groundcrew.scenario={SCENARIO}"
+        (found,) = (one for one in self.engine.containers.list(all=True, filters={"label": label}) if one.name.endswith(f"-{name}"))
+        return found
+
+    def console(self, name: str, *argv: str) -> str:
+        """Run a command on a host as root."""
+        code, output = self.container(name).exec_run(list(argv))
+        if code:
+            raise NotYet(f"{name}: {' '.join(argv)[:200]}: {output.decode(errors='replace')[-500:]}")
+        return str(output.decode(errors="replace"))
+
+    # The database
+
+    def ask(self, name: str, statement: str, database: str = "postgres") -> str:
+        return self.console(
+            name, "timeout", "10", "runuser", "-u", "postgres", "--", "psql", "-XAtq", "-d", database, "-c", statement
+        ).strip()
+
+    def leader(self) -> str:
+        found = []
+        for name in DATA:
+            try:
+                if self.ask(name, "SELECT pg_is_in_recovery()") == "f":
+                    found.append(name)
+            except (NotYet, OSError):
+                continue
+        if len(found) != 1:
+            raise NotYet(f"one leader, but {found}")
+        return found[0]
+
+    def followed(self) -> bool:
+        """Whether the leader has two that follow it, one of them synchronously."""
+        said = self.ask(self.leader(), "SELECT state || ' ' || sync_state FROM pg_stat_replication WHERE application_name ~ '^data'").split("\n")
+        states = sorted(line for line in said if line.startswith("streaming"))
+        return states == ["streaming async", "streaming sync"]
+
+    # Faults
+
+    def kill(self, name: str) -> None:
+        """Take the power from a host."""
+        self.container(name).kill()
+
+    def start(self, name: str) -> None:
+        self.container(name).start()
+
+    def cut(self, name: str, others: tuple[str, ...]) -> None:
+        """Cut a host from these others, in both directions, connections that there are included."""
+        addresses = ", ".join(self.host_address(other) for other in others if other != name)
+        rules = f"""table inet drill {{
+          chain input {{ type filter hook input priority -200; ip saddr {{ {addresses} }} drop; }}
+          chain output {{ type filter hook output priority -200; ip daddr {{ {addresses} }} drop; }}
+        }}"""
+        self.console(name, "sh", "-c", f"echo '{rules}' | nft -f -")
+
+    def mend(self, name: str) -> None:
+        self.console(name, "nft", "delete table inet drill")
+
+    def host_address(self, name: str) -> str:
+        networks = self.container(name).attrs["NetworkSettings"]["Networks"]
+        return str(networks[f"groundcrew-{SCENARIO}"]["IPAMConfig"]["IPv4Address"])
+
+    # The drill
+
+    def load(self) -> Load:
+        # A client that gives up before others do, and comes again
+        return Load("https://localhost:443", MIX, RATE, self.ca_file, self.address, threads=48, timeout=10)
+
+    def ready(self) -> bool:
+        client = self.load().client()
+        try:
+            client.request("GET", "/readyz")
+            answer = client.getresponse()
+            answer.read()
+            return answer.status == 200
+        finally:
+            client.close()
+
+    def well(self) -> None:
+        """Wait until everything is as before a drill."""
+        wait("every component ready", self.ready, 120)
+        wait("two that follow the leader", self.followed, 120)
+
+    @contextmanager
+    def drill(self, name: str) -> Iterator[list[Outcome]]:
+        """Run the fault that is the body under load, wait until writes succeed again, and look for all that was acknowledged."""
+        self.well()
+        load, found = self.load(), []
+        load.start()
+        try:
+            wait("the load running", lambda: len(load.answers) > QUIET * RATE, 60)
+            begin = time.time()
+            yield found
+            fault = time.time()
+            self.steady(load, fault)
+        finally:
+            answers = load.stop()
+        during = [one for one in answers if one.due >= begin]
+        acknowledged = {one.location.rsplit("/", 1)[1] for one in answers if one.good and one.location}
+        lost, unfinished = self.missing(acknowledged)
+        failed = [one for one in during if not one.good]
+        outcome = Outcome(
+            name,
+            away(answers, "POST", begin, time.time() - 1),
+            away(answers, "GET", begin, time.time() - 1),
+            len(during),
+            len(failed),
+            len(acknowledged),
+            len(lost),
+            len(unfinished),
+        )
+        self.outcomes.append(outcome)
+        found.append(outcome)
+
+    def steady(self, load: Load, since: float) -> None:
+        """Wait until nothing has failed for a while that was sent over a new connection."""
+
+        def calm() -> bool:
+            late = [one for one in list(load.answers) if one.due > max(since, time.time() - STEADY) and not one.kept_alive]
+            return time.time() > since + STEADY and len(late) > STEADY * RATE / 4 and all(one.good for one in late)
+
+        try:
+            wait("answers without a failure", calm, LONGEST)
+        except NotYet:
+            # What was measured says so
+            return
+
+    def missing(self, acknowledged: set[str]) -> tuple[set[str], set[str]]:
+        """Which of the acknowledged writes are not there, and which of their tasks do not end."""
+        states: dict[str, str] = {}
+
+        def finished() -> bool:
+            said = self.ask(self.leader(), "SELECT id || ' ' || state FROM reports", "textreport")
+            states.clear()
+            states.update(re.findall(r"^(\S+) (\S+)$", said, re.MULTILINE))
+            return all(states.get(key, "done") == "done" for key in acknowledged)
+
+        try:
+            wait("every task done", finished, 90)
+        except NotYet:
+            pass
+        there = acknowledged & states.keys()
+        return acknowledged - there, {key for key in there if states[key] != "done"}
+
+
+def table(outcomes: list[Outcome]) -> str:
+    return "\n".join([HEAD, *(one.row() for one in outcomes)])
+
+
+def generated() -> Path:
+    return Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
+
+
+def keep(outcomes: list[Outcome]) -> None:
+    """Leave the figures for whoever writes them down."""
+    (generated() / "drills.json").write_text(json.dumps([vars(one) for one in outcomes], indent=2))
