@@ -59,6 +59,9 @@ bench: toolchain  ## Measure site.yml against a plain shell script: make bench R
 bench-waf: toolchain  ## Measure the web application firewall, on and off: make bench-waf ROUNDS=3
 	@$(run) tools.bench_waf $(ROUNDS)
 
+bench-growth: toolchain  ## Measure a run that changes nothing over 1, 4 and 8 hosts: make bench-growth ROUNDS=3
+	@$(run) tools.bench_growth $(ROUNDS)
+
 fmt: toolchain  ## Format the Python code
 	@ruff format -q . && ruff check -q --fix .
 
@@ -85,4 +88,4 @@ app-toolchain:
 audit-toolchain:
 	@sh tools/venv.sh .venv-audit molecule/resources/audit/requirements.lock
 
-.PHONY: help up down ssh test check lint test-unit test-app test-up molecule soak bench bench-waf fmt docs secrets rotate lock toolchain app-toolchain audit-toolchain
+.PHONY: help up down ssh test check lint test-unit test-app test-up molecule soak bench bench-growth bench-waf fmt docs secrets rotate lock toolchain app-toolchain audit-toolchain

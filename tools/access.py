@@ -83,8 +83,8 @@ def known_hosts_lines(public_keys: str, address: str, port: int) -> str:
     return "".join(f"{place} {kind} {key}\n" for kind, key in sorted(keys))
 
 
-def admit(container: Container, port: int) -> None:
-    """Let the key in, and record the host's real keys: read in the host, not believed from the network."""
+def admit(container: Container, address: str, port: int) -> str:
+    """Let the key in; returns the known_hosts entries of the host's real keys: read in the host, not believed from the network."""
     code, output = host.run_in(container, ADMIT, {"ADMIN": USER, "PUBLIC_KEY": KEY.with_suffix(".pub").read_text(encoding="utf-8").strip()})
     if code:
         raise Problem(
@@ -94,7 +94,11 @@ def admit(container: Container, port: int) -> None:
     code, keys = host.run_in(container, "cat /etc/ssh/ssh_host_*_key.pub")
     if code:
         raise Problem(f"{container.name} has no SSH host keys", f"docker exec {container.name} journalctl -u ssh")
-    lines = known_hosts_lines(keys, "127.0.0.1", port)
+    return known_hosts_lines(keys, address, port)
+
+
+def know(lines: str) -> None:
+    """Record the keys of the hosts that are there now."""
     if not KNOWN_HOSTS.exists() or KNOWN_HOSTS.read_text(encoding="utf-8") != lines:
         write_private(KNOWN_HOSTS, lines)
 

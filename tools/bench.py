@@ -81,7 +81,7 @@ def fresh_host(client: docker.DockerClient) -> Container:
     container = client.containers.get(up.NAME)
     access.make_secrets()
     access.make_key()
-    access.admit(container, ports[22])
+    access.know(access.admit(container, "127.0.0.1", ports[22]))
     access.check_login(ports[22])
     return container
 

@@ -82,11 +82,12 @@ def start(
     *,
     labels: dict[str, str],
     ports: dict[int, int] | None = None,
+    from_image: str = "",
 ) -> Container:
     """Start a host; `ports` maps ports of the host to ports on 127.0.0.1 of this machine (0: any)."""
     chosen = options(release, cgroup_version(client))
     return client.containers.run(
-        chosen["image"],
+        from_image or chosen["image"],
         chosen["command"],
         detach=True,
         name=name,

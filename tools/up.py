@@ -172,7 +172,7 @@ def main() -> int:
     with phases.phase("SSH key and secrets") as notes:
         access.private_directory(LOCAL)
         made = access.make_secrets() + access.make_key()
-        access.admit(client.containers.get(NAME), wanted[22])
+        access.know(access.admit(client.containers.get(NAME), "127.0.0.1", wanted[22]))
         access.check_login(wanted[22])
         notes.append("made in .local/" if made else "there already")
     with phases.phase("ansible-playbook -i inventories/local site.yml", streams=True) as notes:

@@ -118,7 +118,9 @@ class Cluster:
 
     def followed(self) -> bool:
         """Whether the leader has two that follow it, one of them synchronously."""
-        said = self.ask(self.leader(), "SELECT state || ' ' || sync_state FROM pg_stat_replication WHERE application_name ~ '^data'").split("\n")
+        said = self.ask(self.leader(), "SELECT state || ' ' || sync_state FROM pg_stat_replication WHERE application_name ~ '^data'").split(
+            "\n"
+        )
         states = sorted(line for line in said if line.startswith("streaming"))
         return states == ["streaming async", "streaming sync"]
 

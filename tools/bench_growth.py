@@ -1,0 +1,161 @@
+"""Measure a run of site.yml that changes nothing, over 1, 4 and 8 hosts in one go: its wall time, and whose processor it took.
+
+The hosts are containers on this machine, so their processors count too: where it is busy all the time, that is the bound. Each size is an
+inventory that people have: all on one host; a tier a host; an application tier of four, two edges, database and cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import statistics
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import docker
+from docker.models.containers import Container
+
+from tools import access, engine, galaxy, host, prepared, runs, up
+from tools.bench import machine
+from tools.console import CACHE, LOCAL, LOGS, ROOT, Problem, duration, run_command, run_logged, say
+
+GOAL = 3.0
+LOG = LOGS / "bench-growth.log"
+FOLDER = CACHE / "bench-growth"
+RELEASE = "trixie"
+SIZES: dict[int, dict[str, list[str]]] = {
+    1: {"web": ["h1"], "app": ["h1"], "worker": ["h1"], "db": ["h1"], "cache": ["h1"]},
+    4: {"web": ["h1"], "app": ["h2"], "worker": ["h2"], "db": ["h3"], "cache": ["h4"]},
+    8: {"web": ["h1", "h2"], "app": ["h3", "h4", "h5", "h6"], "worker": ["h5", "h6"], "db": ["h7"], "cache": ["h8"]},
+}
+
+
+@dataclass
+class Size:
+    """Seconds of each round: by the clock, of this side's processes, of the hosts'."""
+
+    hosts: int
+    wall: list[float] = field(default_factory=list)
+    controller: list[float] = field(default_factory=list)
+    managed: list[float] = field(default_factory=list)
+
+
+def start(client: docker.DockerClient, count: int) -> list[Container]:
+    """Hosts that the key of this machine may log in to."""
+    access.make_secrets()
+    access.make_key()
+    lines, hosts = "", []
+    for number in range(1, count + 1):
+        ports = {443: up.ports()[443]} if number == 1 else None
+        labels = runs.labels()
+        container = host.start(
+            client, f"groundcrew-growth-{number}", RELEASE, labels=labels, ports=ports, from_image=prepared.ensure(client, RELEASE)
+        )
+        hosts.append(container)
+        host.wait_until_up(container)
+        container.reload()
+        lines += access.admit(container, address(container), 22)
+    access.know(lines)
+    return hosts
+
+
+def address(container: Container) -> str:
+    return str(container.attrs["NetworkSettings"]["IPAddress"])
+
+
+def inventory(hosts: list[Container]) -> Path:
+    """The local environment's settings, for these hosts in their groups."""
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    FOLDER.mkdir(parents=True)
+    (FOLDER / "group_vars").symlink_to(ROOT / "inventories/local/group_vars")
+    names = {f"h{number}": {"ansible_host": address(container)} for number, container in enumerate(hosts, 1)}
+    groups = {group: {"hosts": dict.fromkeys(members)} for group, members in SIZES[len(hosts)].items()}
+    (FOLDER / "hosts.yml").write_text(json.dumps({"all": {"hosts": names, "children": groups}}), encoding="utf-8")
+    return FOLDER
+
+
+def processor_seconds(hosts: list[Container]) -> float:
+    return sum(float(one.stats(stream=False)["cpu_stats"]["cpu_usage"]["total_usage"]) for one in hosts) / 1e9
+
+
+def own_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def site(folder: Path, *, changes: bool) -> float:
+    begun = LOG.stat().st_size if LOG.exists() else 0
+    begin = time.monotonic()
+    run_logged([str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(folder), "site.yml"], LOG)
+    seconds = time.monotonic() - begin
+    changed = up.changed_tasks(LOG.read_bytes()[begun:].decode(errors="replace"))
+    if bool(changed) != changes:
+        raise Problem(f"site.yml changed {changed} tasks: not the run to be measured", f"Read {LOG}")
+    return seconds
+
+
+def measure(client: docker.DockerClient, count: int, rounds: int) -> Size:
+    size, hosts = Size(count), []
+    try:
+        hosts = start(client, count)
+        folder = inventory(hosts)
+        site(folder, changes=True)
+        for _ in range(rounds):
+            managed, own = processor_seconds(hosts), own_seconds()
+            size.wall.append(site(folder, changes=False))
+            size.controller.append(own_seconds() - own)
+            size.managed.append(processor_seconds(hosts) - managed)
+    finally:
+        for container in client.containers.list(
+            all=True, filters={"name": "groundcrew-growth-", "label": f"{runs.RUN_LABEL}={runs.run_id()}"}
+        ):
+            runs.remove(container)
+    return size
+
+
+def table(sizes: list[Size]) -> str:
+    """The medians, as a table in Markdown."""
+    one = statistics.median(sizes[0].wall)
+    lines = ["| hosts | wall time | ratio | controller's processors | hosts' processors | of this machine's |", "|---|---|---|---|---|---|"]
+    for size in sizes:
+        wall, controller, managed = (statistics.median(item) for item in (size.wall, size.controller, size.managed))
+        busy = (controller + managed) / wall / (os.cpu_count() or 1)
+        ratio = f"{wall / one:.2f}" + (f" (goal: {GOAL:g} at most)" if size.hosts == 8 else "")
+        lines.append(f"| {size.hosts} | {wall:.1f} s | {ratio} | {controller:.1f} s | {managed:.1f} s | {busy:.0%} |")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rounds", nargs="?", type=int, default=3, help="3 by default")
+    rounds = parser.parse_args().rounds
+    if rounds < 1:
+        raise Problem(f"{rounds} rounds", "1 or more: make bench-growth ROUNDS=3")
+    begin = time.monotonic()
+    galaxy.ensure()
+    engine.ensure()
+    client = engine.connect()
+    if client.containers.list(all=True, filters={"name": f"^{up.NAME}$"}):
+        raise Problem("the local host is up, and it would be measured with", "make down")
+    up.refuse_taken_ports({443: up.ports()[443]})
+    LOG.unlink(missing_ok=True)
+    LOG.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        sizes = []
+        for count in SIZES:
+            sizes.append(measure(client, count, rounds))
+            say(f"{count} hosts: {', '.join(f'{seconds:.1f} s' for seconds in sizes[-1].wall)}")
+    finally:
+        shutil.rmtree(FOLDER, ignore_errors=True)
+        shutil.rmtree(LOCAL, ignore_errors=True)
+    say(f"\n{table(sizes)}\n\n{rounds} rounds in {duration(time.monotonic() - begin)} on {machine()}.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))
