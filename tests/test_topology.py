@@ -33,7 +33,7 @@ def refused(folder: Path, hosts: dict[str, Any], releases: dict[str, str] | None
     (folder / "hosts.yml").write_text(yaml.safe_dump(hosts))
     (folder / "group_vars").symlink_to(ROOT / "group_vars")
     facts = {name: FACTS | {"distribution_major_version": (releases or {}).get(name, "13")} for name in hosts["all"]["hosts"]}
-    given = {f"ansible_{key}": "{{ __given[inventory_hostname]['%s'] }}" % key for key in FACTS}
+    given = {f"ansible_{key}": "{{ __given[inventory_hostname]." + key + " }}" for key in FACTS}
     task = {"name": "Pretend to have gathered facts", "ansible.builtin.set_fact": given | {"cacheable": True}}
     play = {"name": "Give facts", "hosts": "all", "gather_facts": False, "vars": {"__given": facts}, "tasks": [task]}
     (folder / "facts.yml").write_text(json.dumps([play]))

@@ -16,6 +16,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import docker
 from docker.models.containers import Container
@@ -80,7 +81,11 @@ def inventory(hosts: list[Container]) -> Path:
 
 
 def processor_seconds(hosts: list[Container]) -> float:
-    return sum(float(one.stats(stream=False)["cpu_stats"]["cpu_usage"]["total_usage"]) for one in hosts) / 1e9
+    found = 0.0
+    for one in hosts:
+        told: Any = one.stats(stream=False)
+        found += told["cpu_stats"]["cpu_usage"]["total_usage"] / 1e9
+    return found
 
 
 def own_seconds() -> float:

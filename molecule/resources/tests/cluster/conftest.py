@@ -13,7 +13,7 @@ from tools.console import say
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import drills  # noqa: E402  # beside this file
+import drills
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,9 @@ import json
 import os
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +19,9 @@ from docker.models.containers import Container
 from tools.load import Answer, Load, Request
 
 SCENARIO = "cluster"
-DATA = ("data1", "data2", "data3")
+EDGES, DATA = ("edge1", "edge2"), ("data1", "data2", "data3")
+HOSTS = (*EDGES, "app1", "app2", *DATA)
+SENTINEL_STATE = "/var/lib/redis-sentinel/sentinel.conf"
 # A write makes a row and a task; half the requests are writes
 MIX = [Request("POST", "/api/reports", '{"text": "Number {number}."}'), Request("GET", "/api/reports")]
 RATE = 8.0
@@ -124,6 +127,25 @@ class Cluster:
         states = sorted(line for line in said if line.startswith("streaming"))
         return states == ["streaming async", "streaming sync"]
 
+    # The broker
+
+    def primary(self) -> str:
+        """The host of the broker's primary, as most of the sentinels have it."""
+        said = [
+            self.console(name, "sh", "-c", f"grep -h '^sentinel monitor broker ' {SENTINEL_STATE}").split()[3] for name in self.up(DATA)
+        ]
+        (address, _), *_ = Counter(said).most_common()
+        return next(name for name in DATA if self.host_address(name) == address)
+
+    def up(self, names: tuple[str, ...]) -> list[str]:
+        return [name for name in names if self.container(name).status == "running"]
+
+    # The edge
+
+    def holders(self) -> list[str]:
+        """The edges that have the virtual address."""
+        return [name for name in self.up(EDGES) if f" {self.address}/" in self.console(name, "ip", "-o", "-4", "address")]
+
     # Faults
 
     def kill(self, name: str) -> None:
@@ -208,11 +230,9 @@ class Cluster:
             late = [one for one in list(load.answers) if one.due > max(since, time.time() - STEADY) and not one.kept_alive]
             return time.time() > since + STEADY and len(late) > STEADY * RATE / 4 and all(one.good for one in late)
 
-        try:
+        # Where it never is, what was measured says so
+        with suppress(NotYet):
             wait("answers without a failure", calm, LONGEST)
-        except NotYet:
-            # What was measured says so
-            return
 
     def missing(self, acknowledged: set[str]) -> tuple[set[str], set[str]]:
         """Which of the acknowledged writes are not there, and which of their tasks do not end."""
@@ -224,10 +244,8 @@ class Cluster:
             states.update(re.findall(r"^(\S+) (\S+)$", said, re.MULTILINE))
             return all(states.get(key, "done") == "done" for key in acknowledged)
 
-        try:
+        with suppress(NotYet):
             wait("every task done", finished, 90)
-        except NotYet:
-            pass
         there = acknowledged & states.keys()
         return acknowledged - there, {key for key in there if states[key] != "done"}
 
