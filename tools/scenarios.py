@@ -31,10 +31,10 @@ TIMES = CACHE / "scenario-times.json"
 SOAK = "releases"
 # Those that take longest elsewhere
 LONG = (
+    "cluster",
     "debian12",
     "default",
     "servers",
-    "tiers",
     "hardening",
     "acme",
     "fail2ban",

@@ -90,6 +90,6 @@ def site(address: str, generated: Path) -> Site:
 
 @pytest.fixture(scope="module")
 def web(request: pytest.FixtureRequest, generated: Path) -> Site:
-    """Return the site on the environment's only web server, whichever host is under test."""
-    (host,) = testinfra.get_hosts(["web"], connection="ansible", ansible_inventory=request.config.option.ansible_inventory)
+    """Return the site on the environment's first web server, whichever host is under test."""
+    host, *_ = testinfra.get_hosts(["web"], connection="ansible", ansible_inventory=request.config.option.ansible_inventory)
     return Site(str(host.ansible.get_variables()["ansible_host"]), generated / "ca" / "ca.pem")

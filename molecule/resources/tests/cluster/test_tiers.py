@@ -1,4 +1,4 @@
-"""Tiers on separate hosts: who reaches whom, and what crosses from one to the other."""
+"""Tiers on separate hosts: who reaches whom, what crosses from one to the other, and releases in batches."""
 
 from __future__ import annotations
 
@@ -17,16 +17,30 @@ import testinfra
 from tools.console import ROOT, say
 from tools.load import Load, Request, summary
 
-# What each tier may reach of the others, beside SSH, which administrators reach from anywhere
-OPENINGS = {
-    "web1": {"app1": [80, 443], "app2": [80, 443], "worker1": [80, 443], "db1": [80, 443], "cache1": [80, 443]},
-    "app1": {"web1": [8000]},
-    "app2": {"web1": [8000]},
-    "worker1": {},
-    "db1": {"app1": [5432], "app2": [5432], "worker1": [5432]},
-    "cache1": {"app1": [6379, 6380], "app2": [6379, 6380], "worker1": [6379, 6380]},
-}
-PORTS = [22, 80, 443, 5432, 6379, 6380, 8000]
+EDGES, APPS, DATA = ("edge1", "edge2"), ("app1", "app2"), ("data1", "data2", "data3")
+PUBLIC = {22: "SSH, which administrators reach from anywhere"}
+WEB = [80, 443]
+# PostgreSQL, the broker, the cache, and who is the first of them
+SERVICES = [5432, 6379, 6380, 26379]
+# How the members of a database agree: Patroni's health, etcd's clients and its peers
+QUORUM = [2379, 2380, 8008]
+PORTS = [*PUBLIC, *WEB, *SERVICES, *QUORUM, 8000]
+
+
+def opened(source: str, target: str) -> list[int]:
+    """The ports of one host that another one needs."""
+    found = [*PUBLIC]
+    if target in EDGES:
+        found += WEB
+    if target in APPS and source in EDGES:
+        found += [8000]
+    if target in DATA and source in APPS:
+        found += SERVICES
+    if target in DATA and source in DATA:
+        found += SERVICES + QUORUM
+    return sorted(found)
+
+
 SCAN = """
 import concurrent.futures, json, socket, sys
 def open_port(place):
@@ -54,11 +68,11 @@ def addresses(fleet: dict[str, Any]) -> dict[str, str]:
     return {name: str(one.ansible.get_variables()["ansible_host"]) for name, one in fleet.items()}
 
 
-@pytest.mark.parametrize("source", OPENINGS)
+@pytest.mark.parametrize("source", [*EDGES, *APPS, *DATA])
 def test_a_host_reaches_what_its_tier_needs_and_nothing_else(fleet: dict[str, Any], addresses: dict[str, str], source: str) -> None:
     """Catches a port that is open to the wrong tier, and one that is closed to the right one."""
-    others = [name for name in OPENINGS if name != source]
-    wanted = sorted([name, port] for name in others for port in [22, *OPENINGS[name].get(source, [])])
+    others = [name for name in addresses if name != source]
+    wanted = sorted([name, port] for name in others for port in opened(source, name))
     scan = f"python3 -c '{SCAN}' '{json.dumps(PORTS)}' {' '.join(addresses[name] for name in others)}"
     names = {address: name for name, address in addresses.items()}
     found = sorted([names[address], port] for address, port in json.loads(fleet[source].check_output(scan)))
@@ -76,14 +90,14 @@ def test_application_hosts_share_the_requests(fleet: dict[str, Any], web: Any) -
     """Catches an application host that never gets a request."""
     for _ in range(20):
         assert web.get("/version").status == 200
-    for name in ("app1", "app2"):
+    for name in APPS:
         with fleet[name].sudo():
             assert "/version" in fleet[name].check_output("journalctl --no-pager -o cat -u textreport-web@*"), name
 
 
 def test_one_beat_for_all_workers(fleet: dict[str, Any]) -> None:
     """Catches two schedulers, which would run every periodic task twice, and none."""
-    states = {name: fleet[name].run("systemctl is-active textreport-beat.service").stdout.strip() for name in ("app2", "worker1")}
+    states = {name: fleet[name].run("systemctl is-active textreport-beat.service").stdout.strip() for name in APPS}
     assert sorted(states.values()) == ["active", "inactive"], states
 
 
@@ -91,57 +105,71 @@ def test_one_beat_for_all_workers(fleet: dict[str, Any]) -> None:
 def test_beat_ends_on_one_host_before_it_starts_on_another(fleet: dict[str, Any]) -> None:
     """Catches two schedulers for the time in which a run takes beat from one host and gives it to another."""
     program = str(Path(sys.executable).with_name("ansible-playbook"))
-    given = json.dumps({"celery_beat": "{{ inventory_hostname == 'worker1' }}"})
+    given = json.dumps({"celery_beat": "{{ inventory_hostname == 'app2' }}"})
     command = [program, f"--inventory={os.environ['MOLECULE_INVENTORY_FILE']}", f"--extra-vars={given}", "playbooks/worker.yml"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stdout[-4000:]
     when = "journalctl --no-pager -o short-unix -u textreport-beat.service | grep ' %s ' | tail -n 1 | cut -d ' ' -f 1"
-    with fleet["app2"].sudo(), fleet["worker1"].sudo():
-        assert not fleet["app2"].file("/etc/systemd/system/textreport-beat.service").exists
-        assert fleet["worker1"].service("textreport-beat").is_running
-        ended, started = (fleet[name].check_output(when % what) for name, what in (("app2", "Stopped"), ("worker1", "Started")))
+    with fleet["app1"].sudo(), fleet["app2"].sudo():
+        assert not fleet["app1"].file("/etc/systemd/system/textreport-beat.service").exists
+        assert fleet["app2"].service("textreport-beat").is_running
+        ended, started = (fleet[name].check_output(when % what) for name, what in (("app1", "Stopped"), ("app2", "Started")))
     assert float(ended) < float(started)
 
 
 def test_workers_run_what_their_release_of_debian_needs(fleet: dict[str, Any]) -> None:
     """Catches wheels of another Python on a host of the older release."""
-    pythons = {name: fleet[name].check_output("/srv/textreport/current/venv/bin/python -V") for name in ("app1", "worker1")}
-    assert pythons["app1"].startswith("Python 3.11.")
-    assert pythons["worker1"].startswith("Python 3.13.")
-    releases = {fleet[name].check_output("basename $(readlink /srv/textreport/current)") for name in ("app1", "app2", "worker1")}
+    pythons = {name: fleet[name].check_output("/srv/textreport/current/venv/bin/python -V") for name in APPS}
+    assert pythons["app1"].startswith("Python 3.13.")
+    assert pythons["app2"].startswith("Python 3.11.")
+    releases = {fleet[name].check_output("basename $(readlink /srv/textreport/current)") for name in APPS}
     assert len(releases) == 1
 
 
+TLS = """
+import socket, ssl, sys
+address, port, said = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+plain = socket.create_connection((address, port), timeout=5)
+context = ssl.create_default_context(cafile="/etc/ssl/groundcrew/ca.pem")
+if said:
+    tls = context.wrap_socket(plain, server_hostname=address)
+    tls.sendall(said.encode() + b"\\r\\n")
+    print(tls.recv(200).decode())
+else:
+    plain.sendall(b"PING\\r\\n")
+    try:
+        print(plain.recv(200))
+    except OSError as error:
+        print(type(error).__name__)
+"""
+
+
 def test_passwords_are_asked_for_across_the_network(fleet: dict[str, Any], addresses: dict[str, str]) -> None:
-    """Catches a tier network that is trusted: a service that lets in whoever reaches it."""
-    ask = (
-        "import socket, sys\n"
-        "s = socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=5)\n"
-        's.sendall(sys.argv[3].encode() + b"\\r\\n")\n'
-        "print(s.recv(200).decode())"
-    )
+    """Catches a tier network that is trusted: a service that lets in whoever reaches it, or talks to him in plain text."""
+    host = fleet["app1"]
     for port in (6379, 6380):
-        said = fleet["app1"].check_output(f"python3 -c '{ask}' {addresses['cache1']} {port} PING")
-        assert said.startswith("-NOAUTH"), said
-        said = fleet["app1"].check_output(f"python3 -c '{ask}' {addresses['cache1']} {port} 'AUTH textreport wrong-password'")
-        assert said.startswith("-WRONGPASS"), said
-    wrong = (
+        ask = f"python3 -c '{TLS}' {addresses['data1']} {port}"
+        assert host.check_output(f"{ask} PING").startswith("-NOAUTH")
+        assert host.check_output(f"{ask} 'AUTH textreport wrong-password'").startswith("-WRONGPASS")
+        assert "PONG" not in host.check_output(f"{ask} ''")
+        assert "NOAUTH" not in host.check_output(f"{ask} ''")
+    login = (
         "import psycopg, sys\n"
         "try:\n"
-        '    psycopg.connect(host=sys.argv[1], user="textreport", password=sys.argv[2] or None, dbname="textreport", connect_timeout=5)\n'
+        '    psycopg.connect(host=sys.argv[1], user="textreport", password=sys.argv[2] or None, dbname="textreport", connect_timeout=5,'
+        ' sslmode=sys.argv[3], sslrootcert="/etc/ssl/groundcrew/ca.pem")\n'
         "except psycopg.OperationalError as error:\n"
         "    print(error)"
     )
-    python = "/srv/textreport/current/venv/bin/python"
-    said = fleet["app1"].check_output(f"{python} -c '{wrong}' {addresses['db1']} wrong-password")
-    assert "password authentication failed" in said
-    said = fleet["app1"].check_output(f"{python} -c '{wrong}' {addresses['db1']} ''")
-    assert "no password supplied" in said
+    python = f"/srv/textreport/current/venv/bin/python -c '{login}' {addresses['data1']}"
+    assert "password authentication failed" in host.check_output(f"{python} wrong-password verify-full")
+    assert "no password supplied" in host.check_output(f"{python} '' verify-full")
+    assert re.search("no pg_hba.conf entry for host .* no encryption", host.check_output(f"{python} wrong-password disable"))
 
 
 def live(fleet: dict[str, Any]) -> dict[str, str]:
     """Return the release that serves on each application host."""
-    return {name: fleet[name].check_output("basename $(readlink -f /srv/textreport/web/live/release)") for name in ("app1", "app2")}
+    return {name: fleet[name].check_output("basename $(readlink -f /srv/textreport/web/live/release)") for name in APPS}
 
 
 def changed(folder: Path, comment: str) -> Path:
@@ -167,10 +195,7 @@ def deploy(source: Path) -> subprocess.CompletedProcess[str]:
 def standing(fleet: dict[str, Any]) -> dict[str, set[str]]:
     """Return, for each host that has releases, those that are current there or live in one of its services."""
     links = "/srv/textreport/current $(ls -d /srv/textreport/*/live/release)"
-    return {
-        name: set(fleet[name].check_output(f"for link in {links}; do basename $(readlink -f $link); done").split())
-        for name in ("app1", "app2", "worker1")
-    }
+    return {name: set(fleet[name].check_output(f"for link in {links}; do basename $(readlink -f $link); done").split()) for name in APPS}
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +204,7 @@ def mended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return changed(tmp_path_factory.mktemp("mended"), "A release that fails on some hosts first")
 
 
-@pytest.mark.parametrize(("where", "service", "unit"), [("worker1", "worker", "worker-default"), ("app1", "web", "web")])
+@pytest.mark.parametrize(("where", "service", "unit"), [("app2", "worker", "worker-default"), ("app1", "web", "web")])
 def test_a_release_that_fails_on_the_first_hosts_is_nowhere(
     fleet: dict[str, Any], mended: Path, where: str, service: str, unit: str
 ) -> None:

@@ -13,8 +13,9 @@ from tools import audit, engine
 
 SCENARIO = f"groundcrew-{os.environ.get('MOLECULE_SCENARIO_NAME', '')}"
 # What strangers reach, and beside it what an application host does
-PUBLIC = {name: [22] for name in ("app1", "app2", "worker1", "db1", "cache1")} | {"web1": [22, 80, 443]}
-FROM_APP1 = {"db1": [5432], "cache1": [6379, 6380]}
+DATA = ("data1", "data2", "data3")
+PUBLIC = {name: [22] for name in ("app1", "app2", *DATA)} | {name: [22, 80, 443] for name in ("edge1", "edge2")}
+FROM_APP1 = dict.fromkeys(DATA, [5432, 6379, 6380, 26379])
 # The firewall drops, so most questions get no answer: one repetition of each, and no pause
 NMAP = ("nmap", "-n", "-Pn", "-p-", "--min-rate", "15000", "--max-retries", "1", "-oG", "-")
 SILENT = {"filtered", "open|filtered"}

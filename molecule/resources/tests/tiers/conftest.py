@@ -1,1 +1,0 @@
-../stack/conftest.py
