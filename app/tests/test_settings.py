@@ -6,7 +6,9 @@ import os
 import subprocess
 import sys
 
+import psycopg
 import pytest
+from sqlalchemy import create_engine, make_url
 
 from textreport.settings import Settings, SettingsError, database_url
 
@@ -24,6 +26,16 @@ def test_defaults_and_driver() -> None:
     assert settings.database_url == "postgresql+psycopg://app:hunter2secret@db/app"
     assert (settings.release_id, settings.trusted_proxies, settings.allow_delay) == ("unknown", 0, False)
     assert "hunter2secret" not in repr(settings)
+
+
+def test_database_may_have_several_hosts() -> None:
+    """What PostgreSQL's library does with several hosts reaches it whole, and SQLAlchemy asks each at its own port."""
+    options = "host=10.0.0.1,fd00::2&port=5432,5433&target_session_attrs=read-write&sslmode=verify-full&sslrootcert=/etc/ssl/ca.pem"
+    settings = Settings.from_environment({**GOOD, "TEXTREPORT_DATABASE_URL": f"postgresql://app:hunter2secret@/app?{options}"})
+    _, arguments = create_engine(settings.database_url).dialect.create_connect_args(make_url(settings.database_url))
+    asked = psycopg.conninfo.conninfo_to_dict(**arguments)
+    assert (asked["host"], str(asked["port"]), asked["dbname"]) == ("10.0.0.1,fd00::2", "5432,5433", "app")
+    assert (asked["target_session_attrs"], asked["sslmode"], asked["sslrootcert"]) == ("read-write", "verify-full", "/etc/ssl/ca.pem")
 
 
 def test_every_problem_in_one_message() -> None:

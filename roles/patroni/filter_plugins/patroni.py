@@ -27,6 +27,11 @@ def patroni_well(output: str) -> list[str]:
     return [str(one["Member"]) for one in members(output) if one["State"] in WELL]
 
 
+def patroni_synchronous_members(output: str) -> list[str]:
+    """The names of the members that have each commit of the leader."""
+    return [str(one["Member"]) for one in members(output) if one["Role"] == "Sync Standby"]
+
+
 def patroni_problem(output: str, names: list[str], synchronous: bool) -> str:
     """Why no member may be away now, or nothing."""
     found = {str(one["Member"]): one for one in members(output)}
@@ -37,7 +42,7 @@ def patroni_problem(output: str, names: list[str], synchronous: bool) -> str:
         return f"not running or following: {', '.join(missing)}"
     if apart := [name for name in names if found[name]["TL"] != found[leader]["TL"]]:
         return f"not yet on the timeline of {leader}: {', '.join(apart)}"
-    if synchronous and not any(one["Role"] == "Sync Standby" for one in found.values()):
+    if synchronous and not patroni_synchronous_members(output):
         return f"no member has each commit of {leader} yet"
     return ""
 
@@ -46,4 +51,4 @@ class FilterModule:
     """The filters of the role."""
 
     def filters(self) -> dict[str, t.Callable[..., t.Any]]:
-        return {"patroni_leader": patroni_leader, "patroni_well": patroni_well, "patroni_problem": patroni_problem}
+        return {one.__name__: one for one in (patroni_leader, patroni_well, patroni_synchronous_members, patroni_problem)}
