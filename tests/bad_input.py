@@ -226,7 +226,7 @@ CASES = [
         "redis",
         "name of the role's own user",
         {"redis_users": [{**USER, "name": "groundcrew"}, CACHE_USER]},
-        ("redis_users", "groundcrew", "nor groundcrew"),
+        ("redis_users", "groundcrew", "groundcrew, who sets the others"),
     ),
     Case(
         "redis",
