@@ -63,7 +63,7 @@ def baseline(
     )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     found: Baseline = {}
-    for line in re.finditer(r"^ok: \[(\w+)\] => ", done.stdout, re.MULTILINE):
+    for line in re.finditer(r"^ok: \[([\w.-]+)\] => ", done.stdout, re.MULTILINE):
         result, _ = json.JSONDecoder().raw_decode(done.stdout, line.end())
         found[line[1]] = found.get(line[1], {}) | json.loads(result["msg"])
     return found
