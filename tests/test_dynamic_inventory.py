@@ -34,7 +34,8 @@ SHOWN = {
     "db": ["postgresql_hba"],
 }
 SECRETS = {
-    f"vault_{name}": "W4vGq8sZ0pLr2xNd" for name in ("postgresql_app_password", "redis_broker_password", "redis_cache_password", "app_secret_key")
+    f"vault_{name}": "W4vGq8sZ0pLr2xNd"
+    for name in ("postgresql_app_password", "redis_broker_password", "redis_cache_password", "app_secret_key")
 }
 
 
@@ -79,7 +80,8 @@ def cloud(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
     """An account without instances, by which Ansible's plugin is asked too."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
-    url = "http://{}:{}".format(*server.get_host_and_port())
+    address = "{}:{}".format(*server.get_host_and_port())
+    url = f"http://{address}"
     for name, value in {"AWS_URL": url, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "no_proxy": "127.0.0.1"}.items():
         monkeypatch.setenv(name, value)
     for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL"):
@@ -88,7 +90,7 @@ def cloud(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
         yield Cloud(url)
     finally:
         # In this process, its servers have one account
-        urllib.request.urlopen(urllib.request.Request(f"{url}/moto-api/reset", method="POST")).close()
+        urllib.request.urlopen(f"http://{address}/moto-api/reset", data=b"").close()
         server.stop()
 
 
@@ -168,9 +170,7 @@ def test_an_instance_that_comes_or_goes_changes_what_concerns_it(tmp_path: Path,
     new = cloud.start("app")
     address = cloud.addresses()[new]
     grown = seen(tmp_path / "grown", hosts)
-    changed = {
-        names[host]: sorted(name for name in before[host] if before[host][name] != grown[host][name]) for host in before
-    }
+    changed = {names[host]: sorted(name for name in before[host] if before[host][name] != grown[host][name]) for host in before}
     # Who bans addresses spares those of the fleet
     assert changed == {
         "web1": ["fail2ban_ignore", "nginx_sites", "service_clients", "smoke_units"],
@@ -237,9 +237,13 @@ def test_a_script_names_hosts_like_any_other(tmp_path: Path, monkeypatch: pytest
 
 def test_a_limited_run_gets_what_a_whole_one_gets(tmp_path: Path) -> None:
     """Catches a value that is made of another host's facts: a run of one host would write something else, or fail."""
-    inventory = environment(tmp_path, "hosts.yml", static({host: f"10.20.0.{number}" for number, host in enumerate(sorted(TIERS), 20)}, TIERS))
+    inventory = environment(
+        tmp_path, "hosts.yml", static({host: f"10.20.0.{number}" for number, host in enumerate(sorted(TIERS), 20)}, TIERS)
+    )
     files = [ROOT / "group_vars/all", ROOT / "group_vars"]
-    names = sorted({name for folder in files for path in folder.glob("*.yml") for name in yaml.safe_load(path.read_text(encoding="utf-8")) or {}})
+    names = sorted(
+        {name for folder in files for path in folder.glob("*.yml") for name in yaml.safe_load(path.read_text(encoding="utf-8")) or {}}
+    )
     # A host's own facts are gathered in each run; of the others there are none
     text = "{{ {" + ", ".join(f"'{name}': {name} | default('-')" for name in names) + "} | to_json }}"
     roles = [path.parent.parent.name for path in sorted(ROOT.glob("roles/*/tasks/validate.yml"))]
