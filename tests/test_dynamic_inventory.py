@@ -119,7 +119,7 @@ def seen(folder: Path, hosts: Path) -> Baseline:
     return baseline(folder, hosts=hosts, shown=SHOWN)
 
 
-def play(folder: Path, hosts: Path, playbook: str, *options: str, gathered: bool = True, **variables: object) -> tuple[int, str]:
+def play(folder: Path, hosts: Path, playbook: str, *options: str, gathered: bool = True, **variables: Any) -> tuple[int, str]:
     """Run a playbook of the repository as far as it goes without hosts; returns how it ended and what it said, on one line."""
     facts = {"name": "Pretend to have gathered facts", "ansible.builtin.set_fact": {**PREFIXED_FACTS, "cacheable": True}}
     before = [{"name": "Give facts", "hosts": "all", "gather_facts": False, "tasks": [facts]}]
@@ -187,7 +187,7 @@ def test_an_instance_that_comes_or_goes_changes_what_concerns_it(tmp_path: Path,
 @pytest.mark.parametrize(
     ("started", "message"),
     [
-        (["web", "app", "wroker"], r"i-[0-9a-f]+ \(10\.20\.0\.22\) is in no group"),
+        (["web", "app", "wrk"], r"i-[0-9a-f]+ \(10\.20\.0\.22\) is in no group"),
         (["web", "app", None], r"i-[0-9a-f]+ \(10\.20\.0\.22\) is in no group"),
         (["web", "worker"], r"The groups web and app need a host each"),
         (["web", "app", "cache", "cache"], r"The group cache has 2 hosts"),
@@ -295,7 +295,7 @@ def test_a_limit_leaves_out_nobody_whom_a_new_host_needs(tmp_path: Path, limit: 
         if host not in ("app2", "worker1", "worker2"):
             (tmp_path / host / "textreport/current").mkdir(parents=True)
     inventory = environment(tmp_path, "hosts.yml", yaml.safe_dump(hosts))
-    local = {"ansible_connection": "local", "ansible_become": False, "ansible_python_interpreter": sys.executable}
+    local: dict[str, Any] = {"ansible_connection": "local", "ansible_become": False, "ansible_python_interpreter": sys.executable}
     code, said = play(tmp_path, inventory, "playbooks/preflight_limit.yml", "--limit", limit, **local)
     assert (code != 0) == bool(refused), said[-3000:]
     assert refused in said

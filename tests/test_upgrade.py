@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ WHOLE = {"web1": "web", "web2": "web", "app1": "app", "app2": "app", "data1": "d
         (WHOLE | {"data3": "web"}, {}, "The group db has 2 hosts"),
     ],
 )
-def test_what_would_be_an_outage_is_refused(tmp_path: Path, tiers: dict[str, str], variables: dict[str, str], message: str) -> None:
+def test_what_would_be_an_outage_is_refused(tmp_path: Path, tiers: dict[str, str], variables: dict[str, Any], message: str) -> None:
     """Catches a restart of the only database that nobody has agreed to, found out by visitors."""
     hosts = environment(tmp_path, "hosts.yml", static({host: f"10.20.0.{number}" for number, host in enumerate(tiers, 20)}, tiers))
     code, said = play(tmp_path, hosts, "playbooks/preflight_upgrade.yml", **variables)
