@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import re
 import time
@@ -21,7 +20,7 @@ from tools.load import Answer, Load, Request
 SCENARIO = "cluster"
 EDGES, DATA = ("edge1", "edge2"), ("data1", "data2", "data3")
 HOSTS = (*EDGES, "app1", "app2", *DATA)
-SENTINEL_STATE = "/var/lib/redis-sentinel/sentinel.conf"
+SENTINEL_STATE = "/var/lib/redis/sentinel/server.conf"
 # A write makes a row and a task; half the requests are writes
 MIX = [Request("POST", "/api/reports", '{"text": "Number {number}."}'), Request("GET", "/api/reports")]
 RATE = 8.0
@@ -256,8 +255,3 @@ def table(outcomes: list[Outcome]) -> str:
 
 def generated() -> Path:
     return Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
-
-
-def keep(outcomes: list[Outcome]) -> None:
-    """Leave the figures for whoever writes them down."""
-    (generated() / "drills.json").write_text(json.dumps([vars(one) for one in outcomes], indent=2))

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
-from drills import DATA, HOSTS, Cluster, NotYet, Outcome, wait
+import pytest
+from drills import DATA, HOSTS, Cluster, NotYet, Outcome, generated, table, wait
+
+from tools import engine
+from tools.console import say
 
 # Seconds without a successful write, at most
 DATABASE, CACHE, EDGE = 30, 15, 3
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """Return the scenario's hosts; says in the end what the drills have measured."""
+    made = Cluster(engine.connect(), generated() / "ca/ca.pem", "")
+    made.address = made.host_address("edge1").rsplit(".", 1)[0] + ".200"
+    yield made
+    say(table(made.outcomes))
 
 
 def whole(outcome: Outcome) -> bool:
