@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 
-import psycopg2
+import psycopg2  # type: ignore[import-untyped]
 
 # A commit that waits for the other member as any does, and leaves nothing behind
 PROBE = "SELECT pg_logical_emit_message(true, 'groundcrew', 'switchover')"
