@@ -4,7 +4,22 @@ from __future__ import annotations
 
 from tests.bad_input_access import ACCESS
 from tests.bad_input_edge import EDGE
-from tests.bad_input_examples import CACHE_USER, GOOD, GOOD_PAIR, NIGHT, OPENING, REDIS_SET, ROOT, SECRET, SITE, USER, Case, acme, provided
+from tests.bad_input_examples import (
+    CACHE_USER,
+    GOOD,
+    GOOD_PAIR,
+    MEMBERS,
+    NIGHT,
+    OPENING,
+    REDIS_SET,
+    ROOT,
+    SECRET,
+    SITE,
+    USER,
+    Case,
+    acme,
+    provided,
+)
 from tools.servers import chosen, combinations
 
 CASES = [
@@ -191,6 +206,16 @@ CASES = [
         "proxy by name",
         {"gunicorn_clients": ["web1"]},
         ("gunicorn_clients", '["web1"]', "addresses or networks"),
+    ),
+    Case("etcd", "two members", {"etcd_members": MEMBERS[:2]}, ("etcd_members", "db1", "one, three, five or seven members")),
+    Case("etcd", "not a member", {"etcd_name": "db9"}, ("etcd_name", "db9", "one of etcd_members (db1, db2, db3)")),
+    Case("patroni", "two members", {"patroni_members": MEMBERS[:2]}, ("patroni_members", "db1", "three, five or seven members")),
+    Case("patroni", "too fast", {"patroni_ttl": 10}, ("patroni_ttl", "10", "20 to 300 seconds")),
+    Case(
+        "postgresql",
+        "half a certificate",
+        {"postgresql_tls": {"certificate_file": "/etc/ssl/peer/fullchain.pem"}},
+        ("postgresql_tls", "certificate_file, key_file, ca_file and key_group"),
     ),
     # A missing or placeholder secret
     Case(

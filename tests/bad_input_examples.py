@@ -60,6 +60,13 @@ SITE = {
 }
 USER = {"name": "shop", "instance": "broker", "password": SECRET}
 CACHE_USER = {"name": "shop", "instance": "cache", "password": SECRET}
+MEMBERS = [{"name": f"db{number}", "address": f"10.0.0.{number}"} for number in (1, 2, 3)]
+PEER_TLS = {
+    "certificate_file": "/etc/ssl/peer/fullchain.pem",
+    "key_file": "/etc/ssl/peer/privkey.pem",
+    "ca_file": "/etc/ssl/ca.pem",
+    "key_group": "peer",
+}
 OPENING = {"name": "ssh", "ports": [22]}
 PERSON = {"name": "anna", "keys": [f"ssh-ed25519 {public_key(b'ssh-ed25519', bytes(32))} anna@laptop"]}
 SHORT_KEY = "ssh-rsa " + public_key(b"ssh-rsa", b"\3", b"\0" + b"\xff" * 256)
@@ -84,6 +91,15 @@ GOOD: dict[str, dict[str, Any]] = {
     "postgresql": {
         "postgresql_roles": [{"name": "shop", "password": SECRET}],
         "postgresql_databases": [{"name": "shop", "owner": "shop"}],
+    },
+    "etcd": {"etcd_name": "db1", "etcd_members": MEMBERS, "etcd_tls": PEER_TLS},
+    "patroni": {
+        "patroni_name": "db1",
+        "patroni_members": MEMBERS,
+        "patroni_tls": PEER_TLS,
+        "patroni_etcd_hosts": ["10.0.0.1:2379"],
+        "patroni_postgresql_version": "17",
+        "patroni_listen_addresses": ["127.0.0.1", "10.0.0.1"],
     },
     "redis": {"redis_users": [USER, CACHE_USER]},
     "app": {"app_name": "shop", "app_source": str(ROOT / "app"), "app_secret_environment": {"SHOP_KEY": SECRET}},

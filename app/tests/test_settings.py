@@ -29,13 +29,22 @@ def test_defaults_and_driver() -> None:
 
 
 def test_database_may_have_several_hosts() -> None:
-    """What PostgreSQL's library does with several hosts reaches it whole, and SQLAlchemy asks each at its own port."""
-    options = "host=10.0.0.1,fd00::2&port=5432,5433&target_session_attrs=read-write&sslmode=verify-full&sslrootcert=/etc/ssl/ca.pem"
-    settings = Settings.from_environment({**GOOD, "TEXTREPORT_DATABASE_URL": f"postgresql://app:hunter2secret@/app?{options}"})
-    _, arguments = create_engine(settings.database_url).dialect.create_connect_args(make_url(settings.database_url))
+    """PostgreSQL's library gets all of them, each with its port, and what it is to do with them."""
+    options = "host=10.0.0.1,fd00::2&port=5432,5433&target_session_attrs=read-write"
+    options += "&sslmode=verify-full&sslrootcert=/etc/ssl/ca.pem"
+    settings = Settings.from_environment(
+        {**GOOD, "TEXTREPORT_DATABASE_URL": f"postgresql://app:hunter2secret@/app?{options}"}
+    )
+    _, arguments = create_engine(settings.database_url).dialect.create_connect_args(
+        make_url(settings.database_url)
+    )
     asked = psycopg.conninfo.conninfo_to_dict(**arguments)
     assert (asked["host"], str(asked["port"]), asked["dbname"]) == ("10.0.0.1,fd00::2", "5432,5433", "app")
-    assert (asked["target_session_attrs"], asked["sslmode"], asked["sslrootcert"]) == ("read-write", "verify-full", "/etc/ssl/ca.pem")
+    assert (asked["target_session_attrs"], asked["sslmode"], asked["sslrootcert"]) == (
+        "read-write",
+        "verify-full",
+        "/etc/ssl/ca.pem",
+    )
 
 
 def test_every_problem_in_one_message() -> None:

@@ -4,13 +4,14 @@
 switchover.py CLUSTER TARGET DSN    a target of "" is the member that has every commit; prints one JSON object
 """
 
+import itertools
 import json
 import subprocess
 import sys
 import threading
 import time
 
-import psycopg2
+import psycopg2  # type: ignore[import-untyped]
 
 # A commit that waits for the other member as any does, and leaves nothing behind
 PROBE = "SELECT pg_logical_emit_message(true, 'groundcrew', 'switchover')"
@@ -49,7 +50,15 @@ def main() -> int:
     prober = threading.Thread(target=probe, daemon=True)
     prober.start()
     begin = time.monotonic()
-    command = ["patronictl", "-c", "/etc/patroni/config.yml", "switchover", "--force", *(["--candidate", target] if target else []), cluster]
+    command = [
+        "patronictl",
+        "-c",
+        "/etc/patroni/config.yml",
+        "switchover",
+        "--force",
+        *(["--candidate", target] if target else []),
+        cluster,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LONGEST)
     moved = time.monotonic()
     # Until writes have come through for a while again
@@ -57,7 +66,7 @@ def main() -> int:
         ended.wait(0.1)
     ended.set()
     prober.join(LONGEST)
-    gaps = [later - earlier for earlier, later in zip(successes, successes[1:]) if later > begin]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(successes) if later > begin]
     said = f"{done.stdout}\n{done.stderr}"
     print(json.dumps({"seconds": round(max(gaps, default=LONGEST), 2), "moved": "Successfully" in said, "said": said.strip()}))
     return 0 if "Successfully" in said else 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -70,10 +71,8 @@ class Writer:
     def stop(self) -> Writes:
         """End it, and read what it has said."""
         assert self.process.stdin is not None
-        try:
+        with contextlib.suppress(BrokenPipeError):  # its host is gone, and so is it
             self.process.stdin.close()
-        except BrokenPipeError:  # its host is gone, and so is it
-            pass
         self.process.wait(90)
         self.reader.join(10)
         lines = [line.split() for line in self.lines if line.endswith("\n")]
@@ -94,8 +93,10 @@ class Cluster:
 
     def run(self, name: str, *argv: str) -> tuple[int, str]:
         """Run a command on a host as root: its status, and what it said."""
-        code, output = self.container(name).exec_run(list(argv))
-        return code, output.decode(errors="replace")
+        done = subprocess.run(
+            ["docker", "exec", str(self.container(name).name), *argv], capture_output=True, text=True, check=False, timeout=120
+        )
+        return done.returncode, done.stdout + done.stderr
 
     def console(self, name: str, *argv: str) -> str:
         code, output = self.run(name, *argv)
@@ -103,7 +104,9 @@ class Cluster:
         return output
 
     def ask(self, name: str, statement: str, database: str = "postgres") -> str:
-        return self.console(name, "timeout", "10", "runuser", "-u", "postgres", "--", "psql", "-XAtq", "-d", database, "-c", statement).strip()
+        return self.console(
+            name, "timeout", "10", "runuser", "-u", "postgres", "--", "psql", "-XAtq", "-d", database, "-c", statement
+        ).strip()
 
     def members(self) -> dict[str, dict[str, str]]:
         for name in HOSTS:
@@ -112,8 +115,17 @@ class Cluster:
                 return {one["Member"]: one for one in json.loads(output)}
         raise AssertionError("nobody says who the members are")
 
+    def writer(self, host: str, label: str) -> Writer:
+        """Begin to write from a host."""
+        return Writer(self, host, label)
+
+    def rows(self, label: str) -> set[int]:
+        """Which numbers of a writer's are there."""
+        said = self.ask(self.leader(), "SELECT label || ' ' || number FROM acknowledged", "textreport").splitlines()
+        return {int(line.split()[1]) for line in said if line.split()[0] == label}
+
     def written(self, label: str) -> int:
-        return int(self.ask(self.leader(), f"SELECT count(*) FROM acknowledged WHERE label = '{label}'", "textreport"))
+        return len(self.rows(label))
 
     def leader(self) -> str:
         (found,) = (name for name, one in self.members().items() if one["Role"] == "Leader")
@@ -124,7 +136,11 @@ class Cluster:
         members = self.members()
         roles = sorted(one["Role"] for one in members.values())
         states = {one["State"] for one in members.values()}
-        return roles == ["Leader", "Replica", "Sync Standby"] and states <= {"running", "streaming"} and len({one["TL"] for one in members.values()}) == 1
+        return (
+            roles == ["Leader", "Replica", "Sync Standby"]
+            and states <= {"running", "streaming"}
+            and len({one["TL"] for one in members.values()}) == 1
+        )
 
     def url(self) -> str:
         """What the fleet gives an application, as PostgreSQL's own tools take it."""
@@ -153,7 +169,11 @@ class Cluster:
 @pytest.fixture(scope="session")
 def cluster() -> Cluster:
     made = Cluster(engine.connect())
-    made.ask(made.leader(), "CREATE TABLE IF NOT EXISTS acknowledged (label text, number integer); ALTER TABLE acknowledged OWNER TO textreport", "textreport")
+    made.ask(
+        made.leader(),
+        "CREATE TABLE IF NOT EXISTS acknowledged (label text, number integer); ALTER TABLE acknowledged OWNER TO textreport",
+        "textreport",
+    )
     return made
 
 
@@ -163,7 +183,6 @@ def lost(cluster: Cluster) -> Callable[[Writer, Writes], set[int]]:
 
     def find(writer: Writer, writes: Writes) -> set[int]:
         assert len(writes.numbers) > 20, "the writer has hardly written"
-        said = cluster.ask(cluster.leader(), f"SELECT number FROM acknowledged WHERE label = '{writer.label}'", "textreport")
-        return writes.numbers - {int(line) for line in said.split()}
+        return writes.numbers - cluster.rows(writer.label)
 
     return find
