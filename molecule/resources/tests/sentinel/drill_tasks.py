@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from celery import Celery
+from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 from textreport.queueing import DEFAULT, _configuration
 from textreport.redis_client import connect
@@ -50,7 +51,7 @@ def main() -> None:
         try:
             act(number)
             print(number, time.time(), flush=True)
-        except (RedisError, OSError, celery.connection_for_write().connection_errors, celery.OperationalError):
+        except (RedisError, OSError, OperationalError):
             pass
 
 

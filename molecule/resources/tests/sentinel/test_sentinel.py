@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import socket
 import ssl
 import subprocess
@@ -42,8 +43,7 @@ class Cluster:
 
     def __init__(self, client: DockerClient) -> None:
         self.engine = client
-        said = self.playbook_host("broker_url")
-        self.url = said.replace("\\", "")
+        self.url = self.value("broker_url")
 
     def container(self, name: str) -> Container:
         return self.engine.containers.get(f"groundcrew-sentinel-{name}")
@@ -100,7 +100,7 @@ class Cluster:
             "TEXTREPORT_DATABASE_URL": "postgresql://nobody@localhost/none",
             "TEXTREPORT_BROKER_URL": self.url,
             "TEXTREPORT_CACHE_URL": self.url,
-            "TEXTREPORT_SECRET_KEY": "x" * 64,
+            "TEXTREPORT_SECRET_KEY": secrets.token_urlsafe(32),
             "TEXTREPORT_REDIS_CA_FILE": str(CA_FILE),
             "DRILL_FILE": str(file),
         }
@@ -117,7 +117,7 @@ class Cluster:
         command = [str(Path(sys.executable).with_name(program)), f"--inventory={os.environ['MOLECULE_INVENTORY_FILE']}", *options]
         return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False, timeout=600)
 
-    def playbook_host(self, variable: str) -> str:
+    def value(self, variable: str) -> str:
         done = self.ansible("ansible", HOSTS[0], "--playbook-dir=playbooks", "-m", "debug", "-a", f"msg=VALUE={{{{ {variable} }}}}")
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-500:]
         return done.stdout.split("VALUE=", 1)[1].split('"', 1)[0].split()[0]
@@ -159,8 +159,7 @@ def drill(cluster: Cluster, folder: Path, eventually) -> Iterator[dict[str, Done
             moments = [float(moment) for _, moment in lines]
             gaps = [later - earlier for earlier, later in zip(moments, moments[1:], strict=False)]
             found[kind] = Done({int(number) for number, _ in lines}, max(gaps, default=0.0))
-        with pytest.MonkeyPatch.context():
-            eventually(lambda: found["send"].numbers <= ran().keys(), within=120)
+        eventually(lambda: found["send"].numbers <= ran().keys(), within=120)
         moments = sorted(ran().values())
         found["run"] = Done(set(ran()), max(later - earlier for earlier, later in zip(moments, moments[1:], strict=False)))
         keys = [f"{label}:{number}" for number in found["write"].numbers]
