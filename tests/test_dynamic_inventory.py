@@ -34,7 +34,8 @@ SHOWN = {
     "db": ["postgresql_hba"],
 }
 SECRETS = {
-    f"vault_{name}": "W4vGq8sZ0pLr2xNd" for name in ("postgresql_app_password", "redis_broker_password", "redis_cache_password", "app_secret_key")
+    f"vault_{name}": "W4vGq8sZ0pLr2xNd"
+    for name in ("postgresql_app_password", "redis_broker_password", "redis_cache_password", "app_secret_key")
 }
 
 
@@ -79,7 +80,8 @@ def cloud(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
     """An account without instances, by which Ansible's plugin is asked too."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
-    url = "http://{}:{}".format(*server.get_host_and_port())
+    address = "{}:{}".format(*server.get_host_and_port())
+    url = f"http://{address}"
     for name, value in {"AWS_URL": url, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "no_proxy": "127.0.0.1"}.items():
         monkeypatch.setenv(name, value)
     for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL"):
@@ -88,7 +90,7 @@ def cloud(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
         yield Cloud(url)
     finally:
         # In this process, its servers have one account
-        urllib.request.urlopen(urllib.request.Request(f"{url}/moto-api/reset", method="POST")).close()
+        urllib.request.urlopen(f"http://{address}/moto-api/reset", data=b"").close()
         server.stop()
 
 
@@ -117,7 +119,7 @@ def seen(folder: Path, hosts: Path) -> Baseline:
     return baseline(folder, hosts=hosts, shown=SHOWN)
 
 
-def play(folder: Path, hosts: Path, playbook: str, *options: str, gathered: bool = True, **variables: object) -> tuple[int, str]:
+def play(folder: Path, hosts: Path, playbook: str, *options: str, gathered: bool = True, **variables: Any) -> tuple[int, str]:
     """Run a playbook of the repository as far as it goes without hosts; returns how it ended and what it said, on one line."""
     facts = {"name": "Pretend to have gathered facts", "ansible.builtin.set_fact": {**PREFIXED_FACTS, "cacheable": True}}
     before = [{"name": "Give facts", "hosts": "all", "gather_facts": False, "tasks": [facts]}]
@@ -168,9 +170,7 @@ def test_an_instance_that_comes_or_goes_changes_what_concerns_it(tmp_path: Path,
     new = cloud.start("app")
     address = cloud.addresses()[new]
     grown = seen(tmp_path / "grown", hosts)
-    changed = {
-        names[host]: sorted(name for name in before[host] if before[host][name] != grown[host][name]) for host in before
-    }
+    changed = {names[host]: sorted(name for name in before[host] if before[host][name] != grown[host][name]) for host in before}
     # Who bans addresses spares those of the fleet
     assert changed == {
         "web1": ["fail2ban_ignore", "nginx_sites", "service_clients", "smoke_units"],
@@ -187,7 +187,7 @@ def test_an_instance_that_comes_or_goes_changes_what_concerns_it(tmp_path: Path,
 @pytest.mark.parametrize(
     ("started", "message"),
     [
-        (["web", "app", "wroker"], r"i-[0-9a-f]+ \(10\.20\.0\.22\) is in no group"),
+        (["web", "app", "wrk"], r"i-[0-9a-f]+ \(10\.20\.0\.22\) is in no group"),
         (["web", "app", None], r"i-[0-9a-f]+ \(10\.20\.0\.22\) is in no group"),
         (["web", "worker"], r"The groups web and app need a host each"),
         (["web", "app", "cache", "cache"], r"The group cache has 2 hosts"),
@@ -237,9 +237,13 @@ def test_a_script_names_hosts_like_any_other(tmp_path: Path, monkeypatch: pytest
 
 def test_a_limited_run_gets_what_a_whole_one_gets(tmp_path: Path) -> None:
     """Catches a value that is made of another host's facts: a run of one host would write something else, or fail."""
-    inventory = environment(tmp_path, "hosts.yml", static({host: f"10.20.0.{number}" for number, host in enumerate(sorted(TIERS), 20)}, TIERS))
+    inventory = environment(
+        tmp_path, "hosts.yml", static({host: f"10.20.0.{number}" for number, host in enumerate(sorted(TIERS), 20)}, TIERS)
+    )
     files = [ROOT / "group_vars/all", ROOT / "group_vars"]
-    names = sorted({name for folder in files for path in folder.glob("*.yml") for name in yaml.safe_load(path.read_text(encoding="utf-8")) or {}})
+    names = sorted(
+        {name for folder in files for path in folder.glob("*.yml") for name in yaml.safe_load(path.read_text(encoding="utf-8")) or {}}
+    )
     # A host's own facts are gathered in each run; of the others there are none
     text = "{{ {" + ", ".join(f"'{name}': {name} | default('-')" for name in names) + "} | to_json }}"
     roles = [path.parent.parent.name for path in sorted(ROOT.glob("roles/*/tasks/validate.yml"))]
@@ -291,7 +295,7 @@ def test_a_limit_leaves_out_nobody_whom_a_new_host_needs(tmp_path: Path, limit: 
         if host not in ("app2", "worker1", "worker2"):
             (tmp_path / host / "textreport/current").mkdir(parents=True)
     inventory = environment(tmp_path, "hosts.yml", yaml.safe_dump(hosts))
-    local = {"ansible_connection": "local", "ansible_become": False, "ansible_python_interpreter": sys.executable}
+    local: dict[str, Any] = {"ansible_connection": "local", "ansible_become": False, "ansible_python_interpreter": sys.executable}
     code, said = play(tmp_path, inventory, "playbooks/preflight_limit.yml", "--limit", limit, **local)
     assert (code != 0) == bool(refused), said[-3000:]
     assert refused in said

@@ -207,6 +207,24 @@ def test_three_hosts_of_the_database_are_a_cluster(tmp_path: Path) -> None:
     assert {"unit": "patroni.service", "host": "db2"} in got["app1"]["smoke_units"]
 
 
+def test_three_hosts_of_the_cache_are_a_set(tmp_path: Path) -> None:
+    """Catches members that cannot reach each other, clients that ask one host alone, and a password that a single server would need."""
+    more = {"hosts": {f"cache{number}": {"host_address": f"10.20.0.{33 + number}"} for number in (2, 3)}}
+    hosts = {"all": {**more, "children": {"cache": {"hosts": dict.fromkeys(more["hosts"])}}}}
+    shown = {"app": ["broker_url", "cache_url"], "cache": ["redis_members", "redis_addresses", "redis_tls", "openings_cache"]}
+    got = baseline(tmp_path, hosts, shown=shown, vault_redis_replication_password="W4vGq8sZ0pLr2xNd")  # noqa: S106
+    members = ["10.20.0.25", "10.20.0.35", "10.20.0.36"]
+    assert got["app1"]["broker_url"] == ";".join(f"sentinel://textreport:W4vGq8sZ0pLr2xNd@{one}:26379/0" for one in members)
+    assert got["app1"]["cache_url"] == got["app1"]["broker_url"]
+    for name, address in zip(["cache1", "cache2", "cache3"], members, strict=True):
+        assert got[name]["redis_members"] == members
+        assert got[name]["redis_addresses"] == ["127.0.0.1", address]
+        assert got[name]["redis_tls"]["key_group"] == "groundcrew-peer"
+        (opening,) = got[name]["openings_cache"]
+        assert opening["ports"] == [6379, 6380, 26379]
+        assert set(opening["sources"]) == {"10.20.0.21", "10.20.0.22", "10.20.0.23", *members} - {address}
+
+
 def listed(playbook: str, *options: str) -> list[str]:
     """The tasks that a playbook runs on tiers, one after the other, with their tags."""
     command = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(TIERS), playbook, "--list-tasks", *options]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,17 +51,34 @@ class Writer:
     """Writes from one of the hosts, to whichever leads."""
 
     def __init__(self, cluster: Cluster, host: str, label: str) -> None:
-        self.cluster, self.label = cluster, label
+        self.label, self.lines = label, list[str]()
         name = cluster.container(host).name
         command = ["docker", "exec", "-i", str(name), "python3", "-u", "-c", WRITER, cluster.url(), label]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.reader = threading.Thread(target=self.read, daemon=True)
+        self.reader.start()
+
+    def read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line)
+
+    def acknowledged(self) -> int:
+        """How many writes so far."""
+        return len(self.lines)
 
     def stop(self) -> Writes:
         """End it, and read what it has said."""
-        output, _ = self.process.communicate("\n", timeout=90)
-        lines = [line.split() for line in output.splitlines()]
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.close()
+        except BrokenPipeError:  # its host is gone, and so is it
+            pass
+        self.process.wait(90)
+        self.reader.join(10)
+        lines = [line.split() for line in self.lines if line.endswith("\n")]
         moments = [float(moment) for _, moment in lines]
-        gaps = [later - earlier for earlier, later in zip(moments, moments[1:], strict=False)]
+        gaps = [later - earlier for earlier, later in itertools.pairwise(moments)]
         return Writes({int(number) for number, _ in lines}, max(gaps, default=0.0))
 
 
@@ -92,6 +111,9 @@ class Cluster:
             if code == 0 and output.startswith("["):
                 return {one["Member"]: one for one in json.loads(output)}
         raise AssertionError("nobody says who the members are")
+
+    def written(self, label: str) -> int:
+        return int(self.ask(self.leader(), f"SELECT count(*) FROM acknowledged WHERE label = '{label}'", "textreport"))
 
     def leader(self) -> str:
         (found,) = (name for name, one in self.members().items() if one["Role"] == "Leader")
