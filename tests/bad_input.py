@@ -185,13 +185,6 @@ CASES = [
         ("redis_instances", "99999", "ports from 1 to 65535"),
     ),
     Case("gunicorn", "drain shorter than a connection", {"gunicorn_drain_time": 10}, ("gunicorn_drain_time", "10", "from 11")),
-    Case("gunicorn", "port out of range", {"gunicorn_address": "127.0.0.1:80000"}, ("gunicorn_address", "80000", "a port from 1 to 65535")),
-    Case(
-        "gunicorn",
-        "proxy by name",
-        {"gunicorn_clients": ["web1"]},
-        ("gunicorn_clients", '["web1"]', "addresses or networks"),
-    ),
     # A missing or placeholder secret
     Case(
         "postgresql",
