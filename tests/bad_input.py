@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.bad_input_access import ACCESS
 from tests.bad_input_edge import EDGE
-from tests.bad_input_examples import CACHE_USER, GOOD, GOOD_PAIR, NIGHT, OPENING, ROOT, SECRET, SITE, USER, Case, acme, provided
+from tests.bad_input_examples import CACHE_USER, GOOD, GOOD_PAIR, NIGHT, OPENING, REDIS_SET, ROOT, SECRET, SITE, USER, Case, acme, provided
 from tools.servers import chosen, combinations
 
 CASES = [
@@ -219,7 +219,7 @@ CASES = [
         "redis",
         "name of the role's own user",
         {"redis_users": [{**USER, "name": "groundcrew"}, CACHE_USER]},
-        ("redis_users", "groundcrew", "nor groundcrew"),
+        ("redis_users", "groundcrew", "groundcrew, who sets the others"),
     ),
     Case(
         "redis",
@@ -275,6 +275,15 @@ CASES = [
         "no network",
         {"firewall_openings": [{**OPENING, "sources": ["10.0.0.300"]}]},
         ("firewall_openings", "10.0.0.300", "addresses or networks"),
+    ),
+    Case("redis", "two members", REDIS_SET | {"redis_members": ["10.0.0.1", "10.0.0.2"]}, ("redis_members", "an odd number of members")),
+    Case("redis", "member of none", REDIS_SET | {"redis_addresses": ["10.0.0.9"]}, ("redis_members", "10.0.0.9")),
+    Case("redis", "set without TLS", REDIS_SET | {"redis_tls": {}}, ("redis_tls", "certificate_file, key_file, ca_file and key_group")),
+    Case(
+        "redis",
+        "set without a password",
+        REDIS_SET | {"redis_replication_password": "short"},
+        ("redis_replication_password", "(hidden)", "16 characters", "make secrets"),
     ),
     Case("redis", "any address", {"redis_addresses": ["0.0.0.0"]}, ("redis_addresses", "0.0.0.0", "no wildcard")),
     # A release other than Debian 12 or 13

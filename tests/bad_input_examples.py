@@ -106,4 +106,10 @@ class Case:
         return f"{self.role}-{self.about}".replace(" ", "-")
 
 
+REDIS_SET: dict[str, Any] = {
+    "redis_addresses": ["10.0.0.1"],
+    "redis_members": ["10.0.0.1", "10.0.0.2", "10.0.0.3"],
+    "redis_replication_password": SECRET,
+    "redis_tls": {"certificate_file": "/c.pem", "key_file": "/k.pem", "ca_file": "/ca.pem", "key_group": "peers"},
+}
 NIGHT = {"days": ["sat", "sun"], "start": "23:00", "minutes": 120}

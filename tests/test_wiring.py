@@ -63,7 +63,7 @@ def baseline(
     )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     found: Baseline = {}
-    for line in re.finditer(r"^ok: \[(\w+)\] => ", done.stdout, re.MULTILINE):
+    for line in re.finditer(r"^ok: \[([\w.-]+)\] => ", done.stdout, re.MULTILINE):
         result, _ = json.JSONDecoder().raw_decode(done.stdout, line.end())
         found[line[1]] = found.get(line[1], {}) | json.loads(result["msg"])
     return found
@@ -204,6 +204,54 @@ def test_groups_that_an_application_does_not_use_may_be_missing(tmp_path: Path) 
     got = baseline(tmp_path, hosts=tmp_path / "hosts.yml", shown=shown, app_name="shop", app_source="/srv/shop", app_wsgi_target="shop:app")
     assert ports(got["one"]["firewall_openings"]) == {22, 80, 443}
     assert [unit["unit"] for unit in got["one"]["smoke_units"]] == ["postgresql@*.service", "shop-web@*.service", "nginx.service"]
+
+
+def test_three_hosts_of_the_database_are_a_cluster(tmp_path: Path) -> None:
+    """Catches an address that knows one member only or asks it in the clear, members that may not copy each other, and an open etcd."""
+    hosts = {name: {"host_address": f"10.20.0.{number}"} for number, name in enumerate(("app1", "db1", "db2", "db3"), 30)}
+    children = {"web": {"hosts": {"app1": {}}}, "app": {"hosts": {"app1": {}}}, "db": {"hosts": dict.fromkeys(("db1", "db2", "db3"))}}
+    (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"all": {"vars": {"site_hosts": ["www.example.com"]}, "hosts": hosts, "children": children}}))
+    shown = {
+        "all": ["database_url", "firewall_openings", "smoke_units"],
+        "db": ["postgresql_hba", "postgresql_ident", "postgresql_cluster", "patroni_members", "etcd_members", "patroni_etcd_hosts"],
+    }
+    got = baseline(tmp_path, hosts=tmp_path / "hosts.yml", shown=shown)
+    server, options = got["app1"]["database_url"].split("?")
+    assert server.endswith("@/textreport")
+    asked = dict(option.split("=") for option in options.split("&"))
+    assert (asked["host"], asked["port"]) == ("10.20.0.31,10.20.0.32,10.20.0.33", "5432,5432,5432")
+    assert (asked["target_session_attrs"], asked["sslmode"], asked["sslrootcert"]) == ("read-write", "verify-full", "/etc/ssl/groundcrew/ca.pem")
+    assert got["db1"]["postgresql_cluster"] is True
+    assert got["db1"]["patroni_members"] == got["db3"]["etcd_members"] == [
+        {"name": f"db{number}", "address": f"10.20.0.3{number}"} for number in (1, 2, 3)
+    ]
+    assert got["db2"]["patroni_etcd_hosts"] == [f"10.20.0.3{number}:2379" for number in (1, 2, 3)]
+    copies = [line for line in got["db1"]["postgresql_hba"] if line.get("method") == "cert"]
+    assert {(line["address"], line["users"][0], line["type"]) for line in copies} == {
+        (f"10.20.0.3{number}", role, "hostssl") for number in (1, 2, 3) for role in ("patroni_replication", "patroni_rewind")
+    }
+    assert {line["system"] for line in got["db1"]["postgresql_ident"]} == {"10.20.0.31", "10.20.0.32", "10.20.0.33", "postgres"}
+    openings = {one["name"]: one["sources"] for one in got["db1"]["firewall_openings"] if "sources" in one}
+    assert openings == {"postgresql": ["10.20.0.30", "10.20.0.32", "10.20.0.33"], "postgresql-cluster": ["10.20.0.32", "10.20.0.33"]}
+    assert {"unit": "patroni.service", "host": "db2"} in got["app1"]["smoke_units"]
+
+
+def test_three_hosts_of_the_cache_are_a_set(tmp_path: Path) -> None:
+    """Catches members that cannot reach each other, clients that ask one host alone, and a password that a single server would need."""
+    more = {"hosts": {f"cache{number}": {"host_address": f"10.20.0.{33 + number}"} for number in (2, 3)}}
+    hosts = {"all": {**more, "children": {"cache": {"hosts": dict.fromkeys(more["hosts"])}}}}
+    shown = {"app": ["broker_url", "cache_url"], "cache": ["redis_members", "redis_addresses", "redis_tls", "openings_cache"]}
+    got = baseline(tmp_path, hosts, shown=shown, vault_redis_replication_password="W4vGq8sZ0pLr2xNd")  # noqa: S106
+    members = ["10.20.0.25", "10.20.0.35", "10.20.0.36"]
+    assert got["app1"]["broker_url"] == ";".join(f"sentinel://textreport:W4vGq8sZ0pLr2xNd@{one}:26379/0" for one in members)
+    assert got["app1"]["cache_url"] == got["app1"]["broker_url"]
+    for name, address in zip(["cache1", "cache2", "cache3"], members, strict=True):
+        assert got[name]["redis_members"] == members
+        assert got[name]["redis_addresses"] == ["127.0.0.1", address]
+        assert got[name]["redis_tls"]["key_group"] == "groundcrew-peer"
+        (opening,) = got[name]["openings_cache"]
+        assert opening["ports"] == [6379, 6380, 26379]
+        assert set(opening["sources"]) == {"10.20.0.21", "10.20.0.22", "10.20.0.23", *members} - {address}
 
 
 def listed(playbook: str, *options: str) -> list[str]:

@@ -18,7 +18,7 @@ SSH_DIRECTORY = LOCAL / "ssh"
 KEY = SSH_DIRECTORY / "id_ed25519"
 KNOWN_HOSTS = SSH_DIRECTORY / "known_hosts"
 SECRETS_DIRECTORY = LOCAL / "secrets"
-SECRETS = ("postgresql_app_password", "redis_broker_password", "redis_cache_password", "app_secret_key")
+SECRETS = ("postgresql_app_password", "redis_broker_password", "redis_cache_password", "redis_replication_password", "app_secret_key")
 
 # A sudo user as cloud images have it; written only where it is not so already
 ADMIT = """

@@ -36,7 +36,7 @@ def example_password(environment: str) -> Path:
 
 def environments() -> list[str]:
     """The environments that keep their secrets in a vault; the local ones are made by `make up`."""
-    return sorted(path.parent.name for path in INVENTORIES.glob("*/hosts.yml") if path.parent.name != "local")
+    return sorted(path.parent.name for path in INVENTORIES.glob("*/group_vars") if path.parent.name != "local")
 
 
 def ansible_vault(action: str, password_file: Path, *arguments: str, text: str | None = None) -> str:

@@ -6,7 +6,9 @@ import os
 import subprocess
 import sys
 
+import psycopg
 import pytest
+from sqlalchemy import create_engine, make_url
 
 from textreport.settings import Settings, SettingsError, database_url
 
@@ -24,6 +26,16 @@ def test_defaults_and_driver() -> None:
     assert settings.database_url == "postgresql+psycopg://app:hunter2secret@db/app"
     assert (settings.release_id, settings.trusted_proxies, settings.allow_delay) == ("unknown", 0, False)
     assert "hunter2secret" not in repr(settings)
+
+
+def test_database_may_have_several_hosts() -> None:
+    """What PostgreSQL's library does with several hosts reaches it whole, and SQLAlchemy asks each at its own port."""
+    options = "host=10.0.0.1,fd00::2&port=5432,5433&target_session_attrs=read-write&sslmode=verify-full&sslrootcert=/etc/ssl/ca.pem"
+    settings = Settings.from_environment({**GOOD, "TEXTREPORT_DATABASE_URL": f"postgresql://app:hunter2secret@/app?{options}"})
+    _, arguments = create_engine(settings.database_url).dialect.create_connect_args(make_url(settings.database_url))
+    asked = psycopg.conninfo.conninfo_to_dict(**arguments)
+    assert (asked["host"], str(asked["port"]), asked["dbname"]) == ("10.0.0.1,fd00::2", "5432,5433", "app")
+    assert (asked["target_session_attrs"], asked["sslmode"], asked["sslrootcert"]) == ("read-write", "verify-full", "/etc/ssl/ca.pem")
 
 
 def test_every_problem_in_one_message() -> None:
@@ -47,6 +59,9 @@ def test_every_problem_in_one_message() -> None:
         ("BROKER_URL", "amqp://u:hunter2secret@h", "must be a URL like redis://"),
         ("CACHE_URL", "redis:///hunter2secret", "must be a URL like redis://"),
         ("CACHE_URL", "redis://h:hunter2secret/0", "must be a URL like redis://"),
+        ("BROKER_URL", "sentinel://u:hunter2secret@h:1;redis://h", "must be like sentinel://"),
+        ("BROKER_URL", "sentinel://u:hunter2secret@h:port/0", "must be like sentinel://"),
+        ("REDIS_CA_FILE", "/nowhere/hunter2secret", "must be the path of a file"),
         ("SECRET_KEY", "hunter2secret", "is too short"),
         ("SECRET_KEY", "change_me_" * 4 + "hunter2secret", "looks like a placeholder"),
         ("SECRET_KEY", "a" * 40, "looks like a placeholder"),

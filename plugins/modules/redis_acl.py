@@ -16,6 +16,7 @@ options:
   file: {description: Its ACL file., type: path, required: true}
   user: {description: "The user who may set users, and no more.", type: str, required: true}
   key: {description: File with that user's password., type: path, required: true}
+  ca_file: {description: "PEM file of the authority of its certificate, where it speaks TLS.", type: str, default: ""}
 attributes:
   check_mode:
     support: full
@@ -28,41 +29,10 @@ stale: {description: Whether it does not know yet who may set users., returned: 
 """
 
 import re
-import socket
 from pathlib import Path
-from typing import Any, BinaryIO
 
 from ansible.module_utils.basic import AnsibleModule
-
-
-class RedisError(Exception):
-    """An instance refuses."""
-
-
-class Redis:
-    """A connection that speaks as much of the protocol as this takes."""
-
-    def __init__(self, address: str, port: int) -> None:
-        self.socket = socket.create_connection((address, port), timeout=10)
-        self.answers: BinaryIO = self.socket.makefile("rb")
-
-    def ask(self, *words: str) -> Any:
-        parts = [word.encode() for word in words]
-        self.socket.sendall(b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%s\r\n" % (len(part), part) for part in parts))
-        return self.read()
-
-    def read(self) -> Any:
-        line = self.answers.readline()
-        if not line.endswith(b"\r\n"):
-            raise RedisError("the connection has ended")
-        kind, rest = line[:1], line[1:-2].decode()
-        if kind == b"-":
-            raise RedisError(rest)
-        if kind == b"$":
-            return self.answers.read(int(rest) + 2)[:-2].decode() if int(rest) >= 0 else None
-        if kind == b"*":
-            return [self.read() for _ in range(int(rest))]
-        return rest
+from ansible.module_utils.redis_wire import Redis, RedisError
 
 
 def users(lines: list[str]) -> dict[str, list[str]]:
@@ -96,12 +66,13 @@ def main() -> None:
             "user": {"type": "str", "required": True},
             # The name of a file, no secret
             "key": {"type": "path", "required": True, "no_log": False},
+            "ca_file": {"type": "str", "default": ""},
         },
         supports_check_mode=True,
     )
     given = module.params
     try:
-        redis = Redis(given["address"], given["port"])
+        redis = Redis(given["address"], given["port"], given["ca_file"])
         redis.ask("AUTH", given["user"], Path(given["key"]).read_text(encoding="ascii"))
     except (OSError, RedisError) as error:
         # It has not read its file since it was started; and a check run may not have started it

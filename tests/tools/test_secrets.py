@@ -19,8 +19,7 @@ from tools.console import Problem
 def repository(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A repository with one environment, staging, and the local one."""
     for name in ("staging", "local"):
-        (tmp_path / "inventories" / name).mkdir(parents=True)
-        (tmp_path / "inventories" / name / "hosts.yml").touch()
+        (tmp_path / "inventories" / name / "group_vars").mkdir(parents=True)
     monkeypatch.setattr(secrets, "ROOT", tmp_path)
     monkeypatch.setattr(secrets, "INVENTORIES", tmp_path / "inventories")
     monkeypatch.setattr(secrets, "PASSWORDS", tmp_path / ".vault")
@@ -156,8 +155,7 @@ def test_a_plain_file_is_no_keyring(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_what_cannot_be_the_password_is_refused(repository: Path, monkeypatch: pytest.MonkeyPatch, where: str, text: str, why: str) -> None:
     """Catches real secrets that anybody can read, or that another environment's password opens."""
-    (repository / "inventories/production").mkdir()
-    (repository / "inventories/production/hosts.yml").touch()
+    (repository / "inventories/production/group_vars").mkdir(parents=True)
     (repository / where).parent.mkdir(exist_ok=True)
     (repository / where).write_text(text)
     monkeypatch.setenv("ANSIBLE_VAULT_PASSWORD_FILE", str(repository / where))

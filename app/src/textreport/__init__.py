@@ -40,7 +40,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     )
     logs.init_app(app)
     db.init_app(app, settings.database_url)
-    cache.init_app(app, settings.cache_url)
+    cache.init_app(app, settings.cache_url, settings.redis_ca_file)
     queueing.celery_init_app(app, settings)
     assets.init_app(app)
     errors.init_app(app)

@@ -9,10 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 from flask import Flask, current_app
-from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError, RedisError
 from redis.retry import Retry
+
+from textreport.redis_client import CACHE, connect
 
 KEY = "textreport.cache"
 VERSION = "textreport:recent:version"
@@ -25,9 +26,11 @@ log = logging.getLogger(__name__)
 class Cache:
     """A thin layer over Redis that turns an unreachable cache into a miss."""
 
-    def __init__(self, url: str) -> None:
-        self.redis: Redis = Redis.from_url(
+    def __init__(self, url: str, ca_file: str = "") -> None:
+        self.redis = connect(
             url,
+            CACHE,
+            ca_file,
             decode_responses=True,
             socket_timeout=1,
             socket_connect_timeout=1,
@@ -74,9 +77,9 @@ class Cache:
         return None if value is None else max(0, int(time.time()) - int(str(value)))
 
 
-def init_app(app: Flask, url: str) -> None:
+def init_app(app: Flask, url: str, ca_file: str = "") -> None:
     """Make the cache's client (it connects at first use)."""
-    app.extensions[KEY] = Cache(url)
+    app.extensions[KEY] = Cache(url, ca_file)
 
 
 def cache() -> Cache:

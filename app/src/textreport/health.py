@@ -8,13 +8,13 @@ from concurrent.futures import ThreadPoolExecutor, wait
 
 from flask import Blueprint, Flask, Response, current_app, jsonify
 from flask.typing import ResponseReturnValue
-from redis import Redis
 from sqlalchemy import text
 
 from textreport.cache import ANSWER_TTL, cache
 from textreport.db import engine
 from textreport.models import SCHEMA_REVISION
 from textreport.queueing import QUEUES
+from textreport.redis_client import BROKER, connect
 from textreport.reports import settings
 
 KEY = "textreport.health"
@@ -93,7 +93,10 @@ def _database() -> str:
 
 
 def _broker() -> str:
-    with Redis.from_url(settings().broker_url, socket_timeout=2, socket_connect_timeout=2) as redis:
+    current = settings()
+    with connect(
+        current.broker_url, BROKER, current.redis_ca_file, socket_timeout=2, socket_connect_timeout=2
+    ) as redis:
         redis.ping()
     return "answers"
 

@@ -12,6 +12,7 @@ from kombu import Queue
 from textreport import logs
 from textreport.cache import cache
 from textreport.db import engine
+from textreport.redis_client import BROKER, SCHEME, Watched, tls
 from textreport.settings import Settings
 
 DEFAULT = "default"
@@ -49,6 +50,23 @@ def celery_init_app(app: Flask, settings: Settings) -> Celery[Any]:
     return celery_app
 
 
+def _sentinel(settings: Settings) -> dict[str, Any]:
+    """What the transport needs to ask Sentinel who the primary is; its own login is in the URL."""
+    if not settings.broker_url.startswith(SCHEME):
+        return {}
+    secure = {"ssl": True, **tls(settings.redis_ca_file)} if settings.redis_ca_file else {}
+    login = Watched.parse(settings.broker_url).login()
+    # Each Sentinel is given up on soon: another one knows it too
+    patience = {"socket_timeout": 2, "socket_connect_timeout": 1}
+    return {"master_name": BROKER, "sentinel_kwargs": {**login, **secure, **patience}}
+
+
+def _secure(settings: Settings) -> dict[str, Any]:
+    """A URL of sentinel:// cannot say that what it leads to speaks TLS."""
+    watched = settings.broker_url.startswith(SCHEME) and settings.redis_ca_file
+    return {"broker_use_ssl": tls(settings.redis_ca_file)} if watched else {}
+
+
 def _configuration(settings: Settings) -> dict[str, Any]:
     def beat(task: str, seconds: float, queue: str = MAINTENANCE) -> dict[str, Any]:
         # a run that could not start until the next one is due is dropped: no heap of them after an outage
@@ -59,6 +77,7 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         "broker_url": settings.broker_url,
         "broker_connection_retry_on_startup": True,
         "broker_connection_timeout": 3,
+        **_secure(settings),
         "broker_transport_options": {
             # What a killed worker held is delivered again after this time: longer than the longest task.
             "visibility_timeout": settings.task_time_limit + 15,
@@ -68,7 +87,9 @@ def _configuration(settings: Settings) -> dict[str, Any]:
             "socket_connect_timeout": 3,
             "socket_timeout": 5,
             "socket_keepalive": True,
-            "health_check_interval": 25,
+            # A server that is silent is noticed after this and the timeout above
+            "health_check_interval": 10,
+            **_sentinel(settings),
         },
         "imports": ["textreport.tasks"],
         # Results are rows in PostgreSQL; Celery keeps none.

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TypeVar
 
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
+
+from textreport.redis_client import SCHEME, Watched
 
 T = TypeVar("T")
 
@@ -43,6 +46,8 @@ class Settings:
     max_text_length: int = 100_000
     task_time_limit: int = 75
     allow_delay: bool = False
+    # what signed the certificates of Sentinel and of what it watches; a URL of rediss:// names its own
+    redis_ca_file: str = ""
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -61,6 +66,7 @@ class Settings:
             max_text_length=reader.optional("MAX_TEXT_LENGTH", _integer(100, 1_000_000), 100_000),
             task_time_limit=reader.optional("TASK_TIME_LIMIT", _integer(20, 3600), 75),
             allow_delay=reader.optional("ALLOW_DELAY", _boolean, False),
+            redis_ca_file=reader.optional("REDIS_CA_FILE", _file, ""),
         )
         if reader.problems:
             raise SettingsError(reader.problems)
@@ -114,12 +120,28 @@ def _database_url(value: str) -> str:
 
 
 def _redis_url(value: str) -> str:
+    if value.startswith(SCHEME):
+        try:
+            Watched.parse(value)
+        except ValueError:
+            raise ValueError(
+                "must be like sentinel://user:password@host:port/0;sentinel://host:port/0"
+            ) from None
+        return value
     try:
         url = make_url(value)
     except (ArgumentError, ValueError):
         url = None
     if url is None or url.drivername not in ("redis", "rediss") or not url.host:
-        raise ValueError("must be a URL like redis://user:password@host:port/0 (or rediss://)")
+        raise ValueError(
+            "must be a URL like redis://user:password@host:port/0 (or rediss://, or sentinel://)"
+        )
+    return value
+
+
+def _file(value: str) -> str:
+    if not Path(value).is_file():
+        raise ValueError("must be the path of a file that is there")
     return value
 
 

@@ -11,8 +11,8 @@ SELECT 'error ' || sourcefile || ', line ' || sourceline || ', ' || coalesce(nam
   FROM pg_file_settings WHERE error IS NOT NULL AND error <> 'setting could not be applied'
 UNION ALL
 SELECT 'reload ' || file
-  FROM unnest(ARRAY[current_setting('hba_file'),
-                    regexp_replace(current_setting('config_file'), '[^/]*$', 'conf.d/10-groundcrew.conf')]) AS file
- WHERE (pg_stat_file(file, true)).modification > pg_conf_load_time()
+  FROM unnest(ARRAY[current_setting('hba_file'), current_setting('ident_file'), current_setting('ssl_cert_file'), current_setting('ssl_ca_file'),
+                    regexp_replace(current_setting('hba_file'), '[^/]*$', 'conf.d/10-groundcrew.conf')]) AS file
+ WHERE file <> '' AND (pg_stat_file(file, true)).modification > pg_conf_load_time()
 UNION ALL
 SELECT 'restart ' || name FROM pg_settings WHERE pending_restart;

@@ -1,5 +1,5 @@
 #!/usr/bin/python3 -I
-"""Restart this host when its updates ask for it and its slot is now; say why, or why not."""
+"""Restart this host when its updates ask for it and its slot is now; say why, or why not. With --why, say whether they ask for it, no more."""
 
 from __future__ import annotations
 
@@ -45,6 +45,9 @@ def reason(kernel: bool) -> str | None:
 
 
 def main() -> int:
+    if sys.argv[1:] == ["--why"]:
+        print(reason(kernel=True) or "")
+        return 0
     settings = tomllib.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     slot = settings["minute"], settings["minutes"]
     why = reason(settings["kernel"])

@@ -15,7 +15,7 @@ SCENARIO = f"groundcrew-{os.environ.get('MOLECULE_SCENARIO_NAME', '')}"
 # What strangers reach, and beside it what an application host does
 DATA = ("data1", "data2", "data3")
 PUBLIC = {name: [22] for name in ("app1", "app2", *DATA)} | {name: [22, 80, 443] for name in ("edge1", "edge2")}
-FROM_APP1 = dict.fromkeys(DATA, [5432, 6379, 6380, 26379])
+FROM_APP1 = {name: [5432, 6379, 6380, 26379] for name in DATA}
 # The firewall drops, so most questions get no answer: one repetition of each, and no pause
 NMAP = ("nmap", "-n", "-Pn", "-p-", "--min-rate", "15000", "--max-retries", "1", "-oG", "-")
 SILENT = {"filtered", "open|filtered"}

@@ -1,0 +1,159 @@
+#!/usr/bin/python
+"""Ask a set of Redis instances and their Sentinels who is the primary, and move that from one host to another."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: redis_set
+short_description: The primaries of instances that Sentinel watches
+description:
+  - Asks the Sentinels of all members, else the instances themselves, who the primary of each instance is.
+  - With O(state=elsewhere), has Sentinel make another member the primary of those instances whose primary this host is, and waits for it.
+  - With O(state=settled), waits until each instance of this host has a replica that follows it, or follows its primary.
+options:
+  address: {description: This host's address among the members., type: str, required: true}
+  members: {description: "Addresses of all members, the first primary first.", type: list, elements: str, required: true}
+  instances: {description: "Names and ports of the instances.", type: list, elements: dict, required: true}
+  sentinel_port: {description: TCP port of the Sentinels., type: int, required: true}
+  user: {description: "The user that members have on each other.", type: str, required: true}
+  password: {description: That user's password., type: str, required: true}
+  ca_file: {description: PEM file of the authority of the members' certificates., type: path, required: true}
+  state: {description: "What to do.", type: str, choices: [asked, elsewhere, settled], default: asked}
+  seconds: {description: Seconds to wait at most., type: int, default: 60}
+attributes:
+  check_mode: {support: full}
+author: [Groundcrew]
+"""
+RETURN = r"""
+primaries:
+  description: The address of each instance's primary, by the instance's name; the first member where no set is there yet.
+  returned: success
+  type: dict
+new:
+  description: Names of instances of which no member knows anything yet.
+  returned: success
+  type: list
+others:
+  description: Addresses of the other members that answer.
+  returned: success
+  type: list
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.redis_wire import Redis, RedisError
+
+
+@dataclass(frozen=True)
+class Members:
+    """All members, as one of them asks them."""
+
+    address: str
+    addresses: list[str]
+    sentinel_port: int
+    user: str
+    password: str
+    ca_file: str
+
+    def ask(self, address: str, port: int, *words: str) -> Any:
+        redis = Redis(address, port, self.ca_file, timeout=3)
+        try:
+            redis.ask("AUTH", self.user, self.password)
+            return redis.ask(*words)
+        finally:
+            redis.close()
+
+    def answer(self, address: str, port: int, *words: str) -> Any:
+        """What a member says, or nothing."""
+        try:
+            return self.ask(address, port, *words)
+        except (OSError, RedisError):
+            return None
+
+    def asked(self, port: int, *words: str) -> list[Any]:
+        return [self.answer(address, port, *words) for address in self.addresses]
+
+    def primary(self, name: str, port: int) -> str:
+        """The address of an instance's primary; empty where no member knows of a set."""
+        votes = [str(said[0]) for said in self.asked(self.sentinel_port, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", name) if said]
+        if votes:
+            return max(votes, key=lambda vote: (votes.count(vote), vote == self.addresses[0]))
+        roles = dict(zip(self.addresses, self.asked(port, "ROLE"), strict=True))
+        serving = [address for address, role in roles.items() if role and role[0] == "master"]
+        following = [str(role[1]) for role in roles.values() if role and role[0] == "slave"]
+        if len(serving) > 1:
+            raise RedisError(
+                f"no Sentinel answers, and {' and '.join(serving)} each take writes of {name}: "
+                "stop all but the one whose data is to stay (systemctl stop redis-server@NAME), and run again"
+            )
+        return next(iter(serving or following), "")
+
+
+def wait(module: AnsibleModule, what: str, ask: Callable[[], bool]) -> None:
+    end, last = time.monotonic() + module.params["seconds"], ""
+    while time.monotonic() < end:
+        try:
+            if ask():
+                return
+        except (OSError, RedisError) as error:
+            last = f": {error}"
+        # Between two questions; the bound is above
+        time.sleep(0.2)
+    module.fail_json(msg=f"{what} did not come within {module.params['seconds']} s{last}")
+
+
+def settled(members: Members, port: int) -> bool:
+    role = members.ask(members.address, port, "ROLE")
+    return len(role[2]) > 0 if role[0] == "master" else bool(role[3] == "connected")
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "address": {"type": "str", "required": True},
+            "members": {"type": "list", "elements": "str", "required": True},
+            "instances": {"type": "list", "elements": "dict", "required": True},
+            "sentinel_port": {"type": "int", "required": True},
+            "user": {"type": "str", "required": True},
+            "password": {"type": "str", "required": True, "no_log": True},
+            "ca_file": {"type": "path", "required": True},
+            "state": {"type": "str", "choices": ["asked", "elsewhere", "settled"], "default": "asked"},
+            "seconds": {"type": "int", "default": 60},
+        },
+        supports_check_mode=True,
+    )
+    given = module.params
+    members = Members(*(given[key] for key in ("address", "members", "sentinel_port", "user", "password", "ca_file")))
+    ports = {str(one["name"]): int(one["port"]) for one in given["instances"]}
+    try:
+        found = {name: members.primary(name, port) for name, port in ports.items()}
+    except RedisError as error:
+        module.fail_json(msg=str(error))
+    changed = False
+    for name, port in ports.items():
+        if given["state"] == "elsewhere" and found[name] == members.address:
+            changed = True
+            if not module.check_mode:
+                wait(module, f"a replica of {name} that is up to date", lambda port=port: settled(members, port))  # type: ignore[misc]
+                try:
+                    members.ask(members.address, members.sentinel_port, "SENTINEL", "FAILOVER", name)
+                except (OSError, RedisError) as error:
+                    module.fail_json(msg=f"Sentinel does not move {name}: {error}")
+                wait(module, f"another primary of {name}", lambda name=name, port=port: members.primary(name, port) != members.address)  # type: ignore[misc]
+        if given["state"] == "settled" and not module.check_mode:
+            wait(module, f"a settled {name} on {members.address}", lambda port=port: settled(members, port))  # type: ignore[misc]
+    others = [
+        address
+        for address in members.addresses
+        if address != members.address and any(members.answer(address, port, "ROLE") for port in ports.values())
+    ]
+    primaries = {name: address or given["members"][0] for name, address in found.items()}
+    module.exit_json(changed=changed, primaries=primaries, new=[name for name, address in found.items() if not address], others=others)
+
+
+if __name__ == "__main__":
+    main()
