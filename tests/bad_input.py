@@ -200,13 +200,6 @@ CASES = [
         ("redis_instances", "99999", "ports from 1 to 65535"),
     ),
     Case("gunicorn", "drain shorter than a connection", {"gunicorn_drain_time": 10}, ("gunicorn_drain_time", "10", "from 11")),
-    Case("gunicorn", "port out of range", {"gunicorn_address": "127.0.0.1:80000"}, ("gunicorn_address", "80000", "a port from 1 to 65535")),
-    Case(
-        "gunicorn",
-        "proxy by name",
-        {"gunicorn_clients": ["web1"]},
-        ("gunicorn_clients", '["web1"]', "addresses or networks"),
-    ),
     Case("etcd", "two members", {"etcd_members": MEMBERS[:2]}, ("etcd_members", "db1", "one, three, five or seven members")),
     Case("etcd", "not a member", {"etcd_name": "db9"}, ("etcd_name", "db9", "one of etcd_members (db1, db2, db3)")),
     Case("patroni", "two members", {"patroni_members": MEMBERS[:2]}, ("patroni_members", "db1", "three, five or seven members")),

@@ -20,9 +20,9 @@ TIERS = ROOT / "tests/fixtures/tiers"
 ADDRESSES = {"web1": "fd00::20", "app1": "fd00::21", "app2": "fd00::22", "worker1": "fd00::23", "db1": "fd00::24", "cache1": "fd00::25"}
 SHOWN = {
     "all": ["database_url", "broker_url", "cache_url", "firewall_openings", "app_static_folder", "app_migrate_command", "celery_workers"],
-    "web": ["nginx_http_port", "nginx_https_port", "nginx_public_https_port", "nginx_sites", "smoke_url", "tls_directory",
+    "web": ["haproxy_proxies", "nginx_http_port", "nginx_https_port", "nginx_public_https_port", "nginx_sites", "smoke_url", "tls_directory",
             "smoke_ready_path", "smoke_task_path", "smoke_units", "site_static_immutable"],
-    "app": ["gunicorn_address", "gunicorn_clients", "gunicorn_companions"],
+    "app": ["haproxy_proxies", "gunicorn_companions"],
     "worker": ["celery_beat", "celery_companions"],
     "db": ["postgresql_port", "postgresql_listen_addresses", "postgresql_roles", "postgresql_hba"],
     "cache": ["redis_addresses", "redis_instances", "redis_users"],
@@ -70,7 +70,7 @@ def baseline(
 
 
 def ports(openings: list[dict[str, Any]]) -> set[int]:
-    return {int(port) for opening in openings for port in opening["ports"]}
+    return {int(port) for opening in openings for port in opening.get("ports", [])}
 
 
 def test_a_port_is_set_once(tmp_path: Path) -> None:
@@ -85,10 +85,12 @@ def test_a_port_is_set_once(tmp_path: Path) -> None:
     assert "@10.20.0.25:16379/" in got["worker1"]["broker_url"]
     assert "@10.20.0.25:16380/" in got["worker1"]["cache_url"]
     assert ports(got["app2"]["firewall_openings"]) == {22, 18000}
-    assert got["app2"]["gunicorn_address"] == "10.20.0.22:18000"
+    assert got["app2"]["haproxy_proxies"][0]["listen"] == "10.20.0.22:18000"
     assert ports(got["web1"]["firewall_openings"]) == {22, 10080, 10443}
     (site,) = got["web1"]["nginx_sites"]
-    assert site["upstreams"] == ["10.20.0.21:18000", "10.20.0.22:18000"]
+    assert site["upstreams"] == ["unix:/run/haproxy/www/textreport.sock"]
+    (proxy,) = got["web1"]["haproxy_proxies"]
+    assert [server["address"] for server in proxy["servers"]] == ["10.20.0.21:18000", "10.20.0.22:18000"]
     assert site["certificate_file"].startswith("/etc/ssl/other/default/")
     assert got["web1"]["smoke_url"] == "https://www.example.com:10443"
     assert not re.search(r"\b(5432|6379|6380|8000|80|443)\b|/etc/ssl/groundcrew", json.dumps(got))
@@ -119,16 +121,43 @@ def test_addresses_may_be_of_ipv6(tmp_path: Path) -> None:
     got = baseline(tmp_path, {"all": {"hosts": {name: {"host_address": address} for name, address in ADDRESSES.items()}}})
     assert "@[fd00::24]:5432/" in got["app1"]["database_url"]
     assert "@[fd00::25]:6379/" in got["worker1"]["broker_url"]
-    assert got["app1"]["gunicorn_address"] == "[fd00::21]:8000"
-    assert got["app1"]["gunicorn_clients"] == ["fd00::20"]
+    (proxy,) = got["app1"]["haproxy_proxies"]
+    assert (proxy["listen"], proxy["clients"]) == ("[fd00::21]:8000", ["fd00::20"])
     assert got["app1"]["gunicorn_companions"] == [{"host": host, "slots": "/srv/textreport/worker"} for host in ("worker1",)]
     assert got["worker1"]["celery_companions"] == [{"host": host, "slots": "/srv/textreport/web"} for host in ("app1", "app2")]
-    assert got["web1"]["nginx_sites"][0]["upstreams"] == ["[fd00::21]:8000", "[fd00::22]:8000"]
+    assert [server["address"] for server in got["web1"]["haproxy_proxies"][0]["servers"]] == ["[fd00::21]:8000", "[fd00::22]:8000"]
     assert got["db1"]["postgresql_listen_addresses"] == ["127.0.0.1", "fd00::24"]
     assert got["cache1"]["redis_addresses"] == ["127.0.0.1", "fd00::25"]
     assert [opening["sources"] for opening in got["db1"]["firewall_openings"] if opening["name"] == "postgresql"] == [
         ["fd00::21", "fd00::22", "fd00::23"]
     ]
+
+
+def test_an_application_on_the_web_servers_host_is_one_server_more(tmp_path: Path) -> None:
+    """Catches a host of both tiers that reaches itself over the network, and a single host that goes through a proxy."""
+    shown = {"all": ["haproxy_proxies", "nginx_sites", "firewall_openings", "haproxy_tls"]}
+    (tmp_path / "both").mkdir()
+    got = baseline(tmp_path / "both", {"all": {"children": {"web": {"hosts": {"app1": {}}}}}}, shown=shown)["app1"]
+    of_web, of_app = got["haproxy_proxies"]
+    live = "unix:/srv/textreport/web/live/run/web.sock"
+    assert [server["address"] for server in of_web["servers"]] == [live, "10.20.0.22:8000"]
+    assert (of_app["clients"], [server["address"] for server in of_app["servers"]]) == (["10.20.0.20"], [live])
+    hosts = {"all": {"hosts": {"one": {}}, "vars": {"site_hosts": ["shop.example.com"]}} | {
+        "children": {group: {"hosts": {"one": {}}} for group in ("web", "app", "worker", "db", "cache")}}}  # fmt: skip
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "hosts.yml").write_text(yaml.safe_dump(hosts))
+    alone = baseline(tmp_path / "alone", hosts=tmp_path / "hosts.yml", shown=shown)["one"]
+    assert (alone["haproxy_proxies"], alone["haproxy_tls"]) == ([], {})
+    assert alone["nginx_sites"][0]["upstreams"] == [live]
+
+
+def test_an_address_of_several_web_servers_opens_vrrp_between_them(tmp_path: Path) -> None:
+    """Catches web servers that do not hear of each other, which would all take the address."""
+    shown = {"web": ["firewall_openings", "keepalived_members", "keepalived_own_address"]}
+    web = {"all": {"children": {"web": {"hosts": {"web2": {"host_address": "10.20.0.19"}}}}}}
+    got = baseline(tmp_path, web, shown=shown, edge_virtual_addresses=["10.20.0.10/24"])
+    assert got["web2"]["keepalived_members"] == ["10.20.0.20", "10.20.0.19"]
+    assert [one["sources"] for one in got["web1"]["firewall_openings"] if one.get("protocol") == "vrrp"] == [["10.20.0.19"]]
 
 
 def test_http3_opens_its_port_for_datagrams(tmp_path: Path) -> None:
@@ -243,7 +272,7 @@ def listed(playbook: str, *options: str) -> list[str]:
 
 @pytest.mark.parametrize(
     ("tag", "roles"),
-    [("tls", {"tls", "nginx"}), ("app", {"app", "gunicorn", "celery"}), ("nginx", {"nginx"}), ("redis", {"redis"})],
+    [("tls", {"tls", "haproxy", "nginx"}), ("app", {"app", "gunicorn", "celery"}), ("nginx", {"nginx"}), ("redis", {"redis"})],
 )
 def test_a_tag_is_safe_alone(tag: str, roles: set[str]) -> None:
     """Catches a new certificate or release that the service in front of it goes on without."""

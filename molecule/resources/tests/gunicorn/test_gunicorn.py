@@ -58,14 +58,12 @@ def test_only_the_web_server_may_ask(host: Any) -> None:
     """Catches a socket that any user of the host can speak to, past nginx."""
     assert health(host)["greeting"] == "hello"
     assert host.run(f"runuser -u nobody -- {ASK}/healthz").rc != 0
-    assert host.run("runuser -u nobody -- curl --silent --fail http://127.0.0.1:8000/healthz").rc == 0
 
 
 def test_runs_as_the_application(host: Any, exposure: Any) -> None:
     """Catches workers that run as root, or in a sandbox with holes."""
     assert host.check_output("ps -o user= -p %s", main_process(host)).strip() == "probe"
     assert exposure(unit(host)) <= 2.0
-    assert exposure("probe-web-tcp.service") <= 2.0
 
 
 def test_heartbeats_are_in_memory(host: Any) -> None:
