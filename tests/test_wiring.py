@@ -249,7 +249,7 @@ def test_three_hosts_of_the_cache_are_a_set(tmp_path: Path) -> None:
     more = {"hosts": {f"cache{number}": {"host_address": f"10.20.0.{33 + number}"} for number in (2, 3)}}
     hosts = {"all": {**more, "children": {"cache": {"hosts": dict.fromkeys(more["hosts"])}}}}
     shown = {"app": ["broker_url", "cache_url"], "cache": ["redis_members", "redis_addresses", "redis_tls", "openings_cache"]}
-    got = baseline(tmp_path, hosts, shown=shown, vault_redis_replication_password="W4vGq8sZ0pLr2xNd")  # noqa: S106
+    got = baseline(tmp_path, hosts, shown=shown, vault_redis_replication_password="W4vGq8sZ0pLr2xNd")
     members = ["10.20.0.25", "10.20.0.35", "10.20.0.36"]
     assert got["app1"]["broker_url"] == ";".join(f"sentinel://textreport:W4vGq8sZ0pLr2xNd@{one}:26379/0" for one in members)
     assert got["app1"]["cache_url"] == got["app1"]["broker_url"]
