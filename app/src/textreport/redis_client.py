@@ -67,6 +67,7 @@ def connect(url: str, name: str, ca_file: str, **options: Any) -> Redis:
     watched = Watched.parse(url)
     secure = {"ssl": True, **tls(ca_file)} if ca_file else {}
     patience = {key: options[key] for key in ("socket_timeout", "socket_connect_timeout") if key in options}
-    sentinel = Sentinel(watched.sentinels, sentinel_kwargs={**watched.login(), **secure, **patience, "retry": once()})
+    asking = {**watched.login(), **secure, **patience, "retry": once()}
+    sentinel = Sentinel(watched.sentinels, sentinel_kwargs=asking)
     primary: Redis = sentinel.master_for(name, db=watched.database, **watched.login(), **secure, **options)
     return primary
