@@ -12,7 +12,7 @@ from kombu import Queue
 from textreport import logs
 from textreport.cache import cache
 from textreport.db import engine
-from textreport.redis_client import BROKER, SCHEME, Watched, tls
+from textreport.redis_client import BROKER, SCHEME, Watched, once, tls
 from textreport.settings import Settings
 
 DEFAULT = "default"
@@ -56,8 +56,8 @@ def _sentinel(settings: Settings) -> dict[str, Any]:
         return {}
     secure = {"ssl": True, **tls(settings.redis_ca_file)} if settings.redis_ca_file else {}
     login = Watched.parse(settings.broker_url).login()
-    # Each Sentinel is given up on soon: another one knows it too
-    patience = {"socket_timeout": 2, "socket_connect_timeout": 1}
+    # Each Sentinel is given up on soon, and asked once: another one knows it too
+    patience = {"socket_timeout": 2, "socket_connect_timeout": 1, "retry": once()}
     return {"master_name": BROKER, "sentinel_kwargs": {**login, **secure, **patience}}
 
 

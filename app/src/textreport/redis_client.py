@@ -8,6 +8,8 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from redis import Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 SCHEME = "sentinel://"
@@ -53,6 +55,11 @@ def tls(ca_file: str) -> dict[str, Any]:
     return {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_ca_certs": ca_file}
 
 
+def once() -> Retry:
+    """Return how a Sentinel is asked: redis-py tries one that is gone ten times by itself."""
+    return Retry(NoBackoff(), 0)
+
+
 def connect(url: str, name: str, ca_file: str, **options: Any) -> Redis:
     """Return a client; it connects at first use, and asks Sentinel anew for each connection."""
     if not url.startswith(SCHEME):
@@ -60,6 +67,7 @@ def connect(url: str, name: str, ca_file: str, **options: Any) -> Redis:
     watched = Watched.parse(url)
     secure = {"ssl": True, **tls(ca_file)} if ca_file else {}
     patience = {key: options[key] for key in ("socket_timeout", "socket_connect_timeout") if key in options}
-    sentinel = Sentinel(watched.sentinels, sentinel_kwargs={**watched.login(), **secure, **patience})
+    asking = {**watched.login(), **secure, **patience, "retry": once()}
+    sentinel = Sentinel(watched.sentinels, sentinel_kwargs=asking)
     primary: Redis = sentinel.master_for(name, db=watched.database, **watched.login(), **secure, **options)
     return primary

@@ -22,7 +22,7 @@ celery = Celery("drill")
 celery.config_from_object({**_configuration(settings), "imports": [], "beat_schedule": {}})
 
 
-@celery.task
+@celery.task(name="drill.note")
 def note(number: int) -> None:
     """Leave a line."""
     with Path(os.environ["DRILL_FILE"]).open("a", encoding="ascii") as file:
