@@ -210,7 +210,9 @@ def test_three_hosts_of_the_database_are_a_cluster(tmp_path: Path) -> None:
     """Catches an address that knows one member only or asks it in the clear, members that may not copy each other, and an open etcd."""
     hosts = {name: {"host_address": f"10.20.0.{number}"} for number, name in enumerate(("app1", "db1", "db2", "db3"), 30)}
     children = {"web": {"hosts": {"app1": {}}}, "app": {"hosts": {"app1": {}}}, "db": {"hosts": dict.fromkeys(("db1", "db2", "db3"))}}
-    (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"all": {"vars": {"site_hosts": ["www.example.com"]}, "hosts": hosts, "children": children}}))
+    (tmp_path / "hosts.yml").write_text(
+        yaml.safe_dump({"all": {"vars": {"site_hosts": ["www.example.com"]}, "hosts": hosts, "children": children}})
+    )
     shown = {
         "all": ["database_url", "firewall_openings", "smoke_units"],
         "db": ["postgresql_hba", "postgresql_ident", "postgresql_cluster", "patroni_members", "etcd_members", "patroni_etcd_hosts"],
@@ -220,11 +222,17 @@ def test_three_hosts_of_the_database_are_a_cluster(tmp_path: Path) -> None:
     assert server.endswith("@/textreport")
     asked = dict(option.split("=") for option in options.split("&"))
     assert (asked["host"], asked["port"]) == ("10.20.0.31,10.20.0.32,10.20.0.33", "5432,5432,5432")
-    assert (asked["target_session_attrs"], asked["sslmode"], asked["sslrootcert"]) == ("read-write", "verify-full", "/etc/ssl/groundcrew/ca.pem")
+    assert (asked["target_session_attrs"], asked["sslmode"], asked["sslrootcert"]) == (
+        "read-write",
+        "verify-full",
+        "/etc/ssl/groundcrew/ca.pem",
+    )
     assert got["db1"]["postgresql_cluster"] is True
-    assert got["db1"]["patroni_members"] == got["db3"]["etcd_members"] == [
-        {"name": f"db{number}", "address": f"10.20.0.3{number}"} for number in (1, 2, 3)
-    ]
+    assert (
+        got["db1"]["patroni_members"]
+        == got["db3"]["etcd_members"]
+        == [{"name": f"db{number}", "address": f"10.20.0.3{number}"} for number in (1, 2, 3)]
+    )
     assert got["db2"]["patroni_etcd_hosts"] == [f"10.20.0.3{number}:2379" for number in (1, 2, 3)]
     copies = [line for line in got["db1"]["postgresql_hba"] if line.get("method") == "cert"]
     assert {(line["address"], line["users"][0], line["type"]) for line in copies} == {
