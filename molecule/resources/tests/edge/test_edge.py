@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -52,7 +53,8 @@ def console(docker: DockerClient, name: str, command: str) -> str:
     """What a command says that root runs on a host."""
     code, output = docker.containers.get(f"groundcrew-edge-{name}").exec_run(["sh", "-c", command])
     assert code == 0, (name, command, output)
-    return str(output.decode())
+    assert isinstance(output, bytes)
+    return output.decode()
 
 
 def holders(docker: DockerClient, addresses: dict[str, str]) -> list[str]:
@@ -75,11 +77,11 @@ def all_is_well(docker: DockerClient, addresses: dict[str, str], eventually: Any
     eventually(lambda: len(holders(docker, addresses)) == 1, 30)
 
 
-def ask(address: str, path: str = "/", timeout: float = 10, **headers: str) -> dict[str, Any]:
+def ask(address: str, path: str = "/", timeout: float = 10, headers: dict[str, str] | None = None) -> dict[str, Any]:
     """What the application says that it got."""
     client = Load(SITE, [], 1, DIRECTORY / "ca/ca.pem", address, timeout=timeout).client()
     try:
-        client.request("GET", path, headers=headers)
+        client.request("GET", path, headers=headers or {})
         answer = client.getresponse()
         body = answer.read()
         assert answer.status == 200, (answer.status, body)
@@ -91,7 +93,8 @@ def ask(address: str, path: str = "/", timeout: float = 10, **headers: str) -> d
 @contextmanager
 def load(address: str, rate: float = 40) -> Iterator[list[Any]]:
     """Ask at a fixed rate while the body runs; the list has the answers afterwards."""
-    running, found = Load(SITE, MIX, rate, DIRECTORY / "ca/ca.pem", address, timeout=20), []
+    running = Load(SITE, MIX, rate, DIRECTORY / "ca/ca.pem", address, timeout=20)
+    found: list[Any] = []
     running.start()
     try:
         time.sleep(1)  # of load before what happens
@@ -114,7 +117,7 @@ def play(tasks: str, host: str) -> None:
 
 def test_the_application_hears_who_asks(addresses: dict[str, str]) -> None:
     """Catches an address, a name or a number of a request that is lost on the way through two proxies, and a client's own word on it."""
-    got = ask(addresses["edge1"], "/path%20with?x=%C3%A4", **{"X-Forwarded-For": "203.0.113.9"})
+    got = ask(addresses["edge1"], "/path%20with?x=%C3%A4", headers={"X-Forwarded-For": "203.0.113.9"})
     headers = {name.lower(): value for name, value in got["headers"].items()}
     assert headers["x-forwarded-for"] == headers["x-real-ip"] == addresses["edge1"].rpartition(".")[0] + ".1"
     assert (headers["x-forwarded-proto"], headers["host"]) == ("https", "www.test.example")
@@ -130,7 +133,7 @@ def test_both_application_hosts_get_requests(addresses: dict[str, str]) -> None:
 
 def test_a_large_header_and_body_arrive(addresses: dict[str, str]) -> None:
     """Catches a proxy whose limits are below those of the web server."""
-    got = ask(addresses["edge1"], **{f"X-Large-{number}": "x" * 7000 for number in range(3)})
+    got = ask(addresses["edge1"], headers={f"X-Large-{number}": "x" * 7000 for number in range(3)})
     assert [len(value) for name, value in got["headers"].items() if name.lower().startswith("x-large")] == [7000] * 3
     client = Load(SITE, [], 1, DIRECTORY / "ca/ca.pem", addresses["edge1"], timeout=20).client()
     client.request("POST", "/upload", "x" * 5_000_000)
@@ -177,12 +180,16 @@ def test_only_a_web_servers_certificate_opens_the_application(docker: DockerClie
 def test_nobody_but_the_web_server_gets_to_its_proxy(docker: DockerClient) -> None:
     """Catches a local user who passes by the web server's limits, or takes servers away."""
     for path in ("www/shop.sock", "admin.sock"):
-        try_it = f"setpriv --reuid=nobody --regid=nogroup --clear-groups socat -u OPEN:/dev/null UNIX-CONNECT:/run/haproxy/{path} 2>&1 || true"
+        try_it = (
+            f"setpriv --reuid=nobody --regid=nogroup --clear-groups socat -u OPEN:/dev/null UNIX-CONNECT:/run/haproxy/{path} 2>&1 || true"
+        )
         assert "Permission denied" in console(docker, "edge1", try_it)
 
 
 @pytest.mark.parametrize("fault", ["power", "proxy", "application"])
-def test_an_application_host_lost_costs_what_is_in_flight(docker: DockerClient, addresses: dict[str, str], eventually: Any, fault: str) -> None:
+def test_an_application_host_lost_costs_what_is_in_flight(
+    docker: DockerClient, addresses: dict[str, str], eventually: Any, fault: str
+) -> None:
     """Catches requests that go to a host which does not answer, and a form that is sent to another one in vain."""
     with load(addresses["edge1"]) as answers:
         if fault == "power":
@@ -236,7 +243,9 @@ def test_reloads_fail_nothing(docker: DockerClient, addresses: dict[str, str]) -
 
 def test_a_broken_configuration_takes_nothing_down(docker: DockerClient, addresses: dict[str, str]) -> None:
     """Catches a reload that ends what runs before it has read what is new."""
-    console(docker, "edge1", "cp -p /etc/haproxy/haproxy.cfg /root/ && echo nonsense >> /etc/haproxy/haproxy.cfg; ! systemctl reload haproxy")
+    console(
+        docker, "edge1", "cp -p /etc/haproxy/haproxy.cfg /root/ && echo nonsense >> /etc/haproxy/haproxy.cfg; ! systemctl reload haproxy"
+    )
     assert ask(addresses["edge1"])["status"] == 200
     console(docker, "edge1", "mv /root/haproxy.cfg /etc/haproxy/haproxy.cfg && systemctl reload haproxy")
 
@@ -248,7 +257,11 @@ def test_a_visitor_stays_where_asked(docker: DockerClient) -> None:
     cookie = console(docker, "edge1", get.format("sticky.sock", "")).strip()
     assert cookie.startswith("shop_server=")
     assert not any(name in cookie for name in APPS)
-    said = console(docker, "edge1", f"for i in 1 2 3 4 5 6; do curl -s --unix-socket /run/haproxy/www/sticky.sock -b {cookie} http://localhost/; echo; done")
+    said = console(
+        docker,
+        "edge1",
+        f"for i in 1 2 3 4 5 6; do curl -s --unix-socket /run/haproxy/www/sticky.sock -b {cookie} http://localhost/; echo; done",
+    )
     assert len({json.loads(line)["host"] for line in said.split("\n") if line}) == 1
 
 
@@ -272,7 +285,7 @@ class Watch:
     def away(self) -> float:
         self.ended.set()
         moments = sorted([*self.good, time.monotonic()])
-        return max(later - earlier for earlier, later in zip(moments, moments[1:], strict=False))
+        return max(later - earlier for earlier, later in itertools.pairwise(moments))
 
 
 @pytest.mark.parametrize("fault", ["host", "nginx", "keepalived"])
@@ -306,7 +319,13 @@ def test_the_address_moves_within_three_seconds(docker: DockerClient, addresses:
     assert holders(docker, addresses) == [other]
 
 
-@pytest.mark.parametrize(("name", "unit"), [("edge1", "haproxy"), ("edge2", "haproxy"), ("app1", "haproxy"), ("edge1", "keepalived"), ("edge2", "keepalived"), ("edge1", "groundcrew-edge-answers")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "unit"),
+    [
+        *((name, "haproxy") for name in (*EDGES, *APPS)),
+        *((name, unit) for name in EDGES for unit in ("keepalived", "groundcrew-edge-answers")),
+    ],
+)
 def test_units_are_sandboxed(docker: DockerClient, name: str, unit: str) -> None:
     """Catches a service that may do more than it needs."""
     said = console(docker, name, f"systemd-analyze security --no-pager {unit}.service | tail -n 1")
