@@ -32,9 +32,12 @@ SOAK = "releases"
 # Those that take longest elsewhere
 LONG = (
     "cluster",
+    "patroni",
     "debian12",
     "default",
+    "edge",
     "servers",
+    "upgrade",
     "hardening",
     "acme",
     "fail2ban",

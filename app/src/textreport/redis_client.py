@@ -65,9 +65,11 @@ def connect(url: str, name: str, ca_file: str, **options: Any) -> Redis:
     if not url.startswith(SCHEME):
         return Redis.from_url(url, **options)
     watched = Watched.parse(url)
-    secure = {"ssl": True, **tls(ca_file)} if ca_file else {}
-    patience = {key: options[key] for key in ("socket_timeout", "socket_connect_timeout") if key in options}
-    asking = {**watched.login(), **secure, **patience, "retry": once()}
-    sentinel = Sentinel(watched.sentinels, sentinel_kwargs=asking)
+    secure: dict[str, Any] = {"ssl": True, **tls(ca_file)} if ca_file else {}
+    patience: dict[str, Any] = {
+        key: options[key] for key in ("socket_timeout", "socket_connect_timeout") if key in options
+    }
+    asking: dict[str, Any] = {**watched.login(), **secure, **patience, "retry": once()}
+    sentinel: Any = Sentinel(watched.sentinels, sentinel_kwargs=asking)  # type: ignore[no-untyped-call]
     primary: Redis = sentinel.master_for(name, db=watched.database, **watched.login(), **secure, **options)
     return primary

@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
-from drills import DATA, HOSTS, Cluster, NotYet, Outcome, generated, table, wait
 
 from tools import engine
 from tools.console import say
+from tools.drills import DATA, HOSTS, Cluster, NotYet, Outcome, generated, table, wait
 
 # Seconds without a successful write, at most
 DATABASE, CACHE, EDGE = 30, 15, 3

@@ -15,6 +15,7 @@ from pathlib import Path
 from docker import DockerClient
 from docker.models.containers import Container
 
+from tools.host import text
 from tools.load import Answer, Load, Request
 
 SCENARIO = "cluster"
@@ -89,15 +90,16 @@ class Cluster:
 
     def container(self, name: str) -> Container:
         label = f"groundcrew.scenario={SCENARIO}"
-        (found,) = (one for one in self.engine.containers.list(all=True, filters={"label": label}) if one.name.endswith(f"-{name}"))
+        (found,) = (one for one in self.engine.containers.list(all=True, filters={"label": label}) if str(one.name).endswith(f"-{name}"))
         return found
 
     def console(self, name: str, *argv: str) -> str:
         """Run a command on a host as root."""
         code, output = self.container(name).exec_run(list(argv))
+        said = text(output)
         if code:
-            raise NotYet(f"{name}: {' '.join(argv)[:200]}: {output.decode(errors='replace')[-500:]}")
-        return str(output.decode(errors="replace"))
+            raise NotYet(f"{name}: {' '.join(argv)[:200]}: {said[-500:]}")
+        return said
 
     # The database
 
@@ -195,7 +197,8 @@ class Cluster:
     def drill(self, name: str) -> Iterator[list[Outcome]]:
         """Run the fault that is the body under load, wait until writes succeed again, and look for all that was acknowledged."""
         self.well()
-        load, found = self.load(), []
+        load = self.load()
+        found: list[Outcome] = []
         load.start()
         try:
             wait("the load running", lambda: len(load.answers) > QUIET * RATE, 60)
