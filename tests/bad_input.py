@@ -307,7 +307,7 @@ CASES = [
     Case(
         "redis",
         "set without a password",
-        REDIS_SET | {"redis_replication_password": "short"},
+        REDIS_SET | {"redis_replication_password": ""},
         ("redis_replication_password", "(hidden)", "16 characters", "make secrets"),
     ),
     Case("redis", "any address", {"redis_addresses": ["0.0.0.0"]}, ("redis_addresses", "0.0.0.0", "no wildcard")),
