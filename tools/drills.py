@@ -208,14 +208,15 @@ class Cluster:
             self.steady(load, fault)
         finally:
             answers = load.stop()
+        end = max(one.due for one in answers)
         during = [one for one in answers if one.due >= begin]
         acknowledged = {one.location.rsplit("/", 1)[1] for one in answers if one.good and one.location}
         lost, unfinished = self.missing(acknowledged)
         failed = [one for one in during if not one.good]
         outcome = Outcome(
             name,
-            away(answers, "POST", begin, time.time() - 1),
-            away(answers, "GET", begin, time.time() - 1),
+            away(answers, "POST", begin, end),
+            away(answers, "GET", begin, end),
             len(during),
             len(failed),
             len(acknowledged),
