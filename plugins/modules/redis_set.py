@@ -47,6 +47,9 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.redis_wire import Redis, RedisError
 
+# Longer than a move takes; the pause ends with it, or with this
+PAUSE_MS = 15000
+
 
 @dataclass(frozen=True)
 class Members:
@@ -111,6 +114,32 @@ def settled(members: Members, port: int) -> bool:
     return len(role[2]) > 0 if role[0] == "master" else bool(role[3] == "connected")
 
 
+def caught_up(members: Members, port: int) -> bool:
+    """Whether a replica of this host has all that this host has."""
+    role = members.ask(members.address, port, "ROLE")
+    return bool(role[0] == "slave" or any(int(replica[2]) >= int(role[1]) for replica in role[2]))
+
+
+def moved(members: Members, name: str, port: int) -> bool:
+    """Ask Sentinel to move the primary, which it refuses for seconds after another move; whether this host follows by now."""
+    if members.ask(members.address, port, "ROLE")[0] == "slave":
+        return members.primary(name, port) != members.address
+    if members.primary(name, port) == members.address:
+        members.ask(members.address, members.sentinel_port, "SENTINEL", "FAILOVER", name)
+    return False
+
+
+def hand_over(module: AnsibleModule, members: Members, name: str, port: int) -> None:
+    """Move the primary with nothing lost: writes wait until a replica has all of them and has taken over."""
+    wait(module, f"a replica of {name} that follows", lambda: settled(members, port))
+    try:
+        members.ask(members.address, port, "CLIENT", "PAUSE", str(PAUSE_MS), "WRITE")
+        wait(module, f"a replica of {name} that has everything", lambda: caught_up(members, port))
+        wait(module, f"another primary of {name}", lambda: moved(members, name, port))
+    finally:
+        members.answer(members.address, port, "CLIENT", "UNPAUSE")
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
@@ -138,13 +167,12 @@ def main() -> None:
         if given["state"] == "elsewhere" and found[name] == members.address:
             changed = True
             if not module.check_mode:
-                wait(module, f"a replica of {name} that is up to date", lambda port=port: settled(members, port))  # type: ignore[misc]
-                try:
-                    members.ask(members.address, members.sentinel_port, "SENTINEL", "FAILOVER", name)
-                except (OSError, RedisError) as error:
-                    module.fail_json(msg=f"Sentinel does not move {name}: {error}")
-                wait(module, f"another primary of {name}", lambda name=name, port=port: members.primary(name, port) != members.address)  # type: ignore[misc]
+                hand_over(module, members, name, port)
         if given["state"] == "settled" and not module.check_mode:
+            # A member that was rebuilt has another name: as it was, it would count as one that is away
+            known = members.ask(members.address, members.sentinel_port, "SENTINEL", "SENTINELS", name)
+            if len(known) >= len(members.addresses):
+                members.ask(members.address, members.sentinel_port, "SENTINEL", "RESET", name)
             wait(module, f"a settled {name} on {members.address}", lambda port=port: settled(members, port))  # type: ignore[misc]
     others = [
         address

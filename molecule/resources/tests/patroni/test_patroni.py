@@ -227,6 +227,8 @@ def test_all_hosts_restarted_at_once_come_back(cluster: Any, eventually: EVENTUA
     writes = writer.stop()
     for name in HOSTS:
         cluster.container(name).start()
+    # The members' list is from before the kill for a while, and a query is not
+    eventually(lambda: cluster.ask(cluster.leader(), "SELECT pg_is_in_recovery()") == "f", within=120)
     eventually(cluster.well, within=120)
     print(f"all hosts without power: whole again after {time.monotonic() - killed:.1f} s")
     assert lost(writer, writes) == set()
