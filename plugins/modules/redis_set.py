@@ -140,6 +140,15 @@ def hand_over(module: AnsibleModule, members: Members, name: str, port: int) -> 
         members.answer(members.address, port, "CLIENT", "UNPAUSE")
 
 
+def settle(module: AnsibleModule, members: Members, name: str, port: int) -> None:
+    """Wait until this host follows or is followed, and have its Sentinel count no member twice."""
+    # A member that was rebuilt has another name: as it was, it would count as one that is away
+    known = members.ask(members.address, members.sentinel_port, "SENTINEL", "SENTINELS", name)
+    if len(known) >= len(members.addresses):
+        members.ask(members.address, members.sentinel_port, "SENTINEL", "RESET", name)
+    wait(module, f"a settled {name} on {members.address}", lambda: settled(members, port))
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
@@ -163,17 +172,16 @@ def main() -> None:
     except RedisError as error:
         module.fail_json(msg=str(error))
     changed = False
-    for name, port in ports.items():
-        if given["state"] == "elsewhere" and found[name] == members.address:
-            changed = True
-            if not module.check_mode:
-                hand_over(module, members, name, port)
-        if given["state"] == "settled" and not module.check_mode:
-            # A member that was rebuilt has another name: as it was, it would count as one that is away
-            known = members.ask(members.address, members.sentinel_port, "SENTINEL", "SENTINELS", name)
-            if len(known) >= len(members.addresses):
-                members.ask(members.address, members.sentinel_port, "SENTINEL", "RESET", name)
-            wait(module, f"a settled {name} on {members.address}", lambda port=port: settled(members, port))  # type: ignore[misc]
+    try:
+        for name, port in ports.items():
+            if given["state"] == "elsewhere" and found[name] == members.address:
+                changed = True
+                if not module.check_mode:
+                    hand_over(module, members, name, port)
+            if given["state"] == "settled" and not module.check_mode:
+                settle(module, members, name, port)
+    except (OSError, RedisError) as error:
+        module.fail_json(msg=f"A member of the set does not do its part: {error}")
     others = [
         address
         for address in members.addresses
