@@ -23,6 +23,7 @@ testinfra_hosts = ["ansible://debian12"]
 Eventually = Callable[..., Any]
 ROTATE = "playbooks/rotate_secrets.yml"
 PORTS = {"broker": 6379, "cache": 6380}
+TLS = "--tls --cacert /etc/ssl/groundcrew/ca.pem"
 LOGINS = ["textreport", "textreport_b"]
 # Ends by itself, so that a run that is killed leaves nothing
 SAMPLE = "for i in $(seq 6000); do [ -e /tmp/sampled ] || exit; cat /proc/[0-9]*/cmdline; echo; sleep 0.2; done >> /tmp/sampled 2>/dev/null"
@@ -37,7 +38,7 @@ def database(host: Any, login: str, password: str, statement: str = "SELECT 1") 
 
 
 def redis(host: Any, instance: str, login: str, password: str) -> str:
-    said = f"REDISCLI_AUTH={shlex.quote(password)} redis-cli --no-auth-warning --user {login} -p {PORTS[instance]} PING 2>&1"
+    said = f"REDISCLI_AUTH={shlex.quote(password)} redis-cli {TLS} --no-auth-warning --user {login} -p {PORTS[instance]} PING 2>&1"
     return str(host.run(said).stdout).strip()
 
 
@@ -92,7 +93,7 @@ def history(host: Any, fleet: Fleet, load: Load, vault: Any, visitor: Any, here:
     )
     for instance, port in PORTS.items():
         password = shlex.quote(first[f"vault_redis_{instance}_password"])
-        host.run(f"REDISCLI_AUTH={password} setsid redis-cli --user textreport -p {port} SUBSCRIBE planted >/dev/null 2>&1 &")
+        host.run(f"REDISCLI_AUTH={password} setsid redis-cli {TLS} --user textreport -p {port} SUBSCRIBE planted >/dev/null 2>&1 &")
     assert eventually(lambda: len(held(host).splitlines()) == 1 + len(PORTS))
     # As root, who alone sees everybody's processes
     host.check_output("sudo touch /tmp/sampled")
