@@ -29,7 +29,7 @@ SHOWN = {
         *("ansible_host", "host_address", "several_hosts", "service_clients", "proxy_clients"),
         *("firewall_openings", "fail2ban_ignore", "database_url", "peer_certificates"),
     ],
-    "web": ["nginx_sites", "smoke_units"],
+    "web": ["haproxy_proxies", "smoke_units"],
     "worker": ["celery_beat"],
     "db": ["postgresql_hba"],
 }
@@ -173,7 +173,7 @@ def test_an_instance_that_comes_or_goes_changes_what_concerns_it(tmp_path: Path,
     changed = {names[host]: sorted(name for name in before[host] if before[host][name] != grown[host][name]) for host in before}
     # Who bans addresses spares those of the fleet
     assert changed == {
-        "web1": ["fail2ban_ignore", "nginx_sites", "service_clients", "smoke_units"],
+        "web1": ["fail2ban_ignore", "haproxy_proxies", "service_clients", "smoke_units"],
         "app1": ["fail2ban_ignore", "service_clients"],
         "app2": ["fail2ban_ignore", "service_clients"],
         "db1": ["fail2ban_ignore", "firewall_openings", "postgresql_hba", "service_clients"],
