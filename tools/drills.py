@@ -128,21 +128,6 @@ class Cluster:
         states = sorted(line for line in said if line.startswith("streaming"))
         return states == ["streaming async", "streaming sync"]
 
-    def synchronous(self, *, commits: bool) -> None:
-        """Have commits wait for a second host, or not."""
-        self.console(
-            self.leader(),
-            "patronictl",
-            "-c",
-            "/etc/patroni/config.yml",
-            "edit-config",
-            "--force",
-            "--quiet",
-            "--set",
-            f"synchronous_mode={commits}".lower(),
-        )
-        wait("the members' word for it", lambda: bool(self.ask(self.leader(), "SHOW synchronous_standby_names")) is commits, 30)
-
     # The broker
 
     def primary(self) -> str:
@@ -209,7 +194,7 @@ class Cluster:
         wait("two that follow the leader", self.followed, 120)
 
     @contextmanager
-    def drill(self, name: str, within: float = LONGEST) -> Iterator[list[Outcome]]:
+    def drill(self, name: str) -> Iterator[list[Outcome]]:
         """Run the fault that is the body under load, wait until writes succeed again, and look for all that was acknowledged."""
         self.well()
         load = self.load()
@@ -220,7 +205,7 @@ class Cluster:
             begin = time.time()
             yield found
             fault = time.time()
-            self.steady(load, fault, within)
+            self.steady(load, fault)
         finally:
             answers = load.stop()
         end = max(one.due for one in answers)
@@ -241,7 +226,7 @@ class Cluster:
         self.outcomes.append(outcome)
         found.append(outcome)
 
-    def steady(self, load: Load, since: float, within: float) -> None:
+    def steady(self, load: Load, since: float) -> None:
         """Wait until nothing has failed for a while that was sent over a new connection."""
 
         def calm() -> bool:
@@ -250,7 +235,7 @@ class Cluster:
 
         # Where it never is, what was measured says so
         with suppress(NotYet):
-            wait("answers without a failure", calm, within)
+            wait("answers without a failure", calm, LONGEST)
 
     def missing(self, acknowledged: set[str]) -> tuple[set[str], set[str]]:
         """Which of the acknowledged writes are not there, and which of their tasks do not end."""
