@@ -91,15 +91,15 @@ def remove_host(client: docker.DockerClient) -> None:
         runs.remove(client.containers.get(up.NAME))
 
 
-def site(*, changes: bool) -> float:
+def site(*, changes: bool, inventory: str = "inventories/local", log: Path = LOG) -> float:
     """Run site.yml and see that it changed something, or nothing; returns its seconds."""
-    start = LOG.stat().st_size if LOG.exists() else 0
+    start = log.stat().st_size if log.exists() else 0
     begin = time.monotonic()
-    run_logged([str(Path(sys.executable).parent / "ansible-playbook"), "-i", "inventories/local", "site.yml"], LOG)
+    run_logged([str(Path(sys.executable).parent / "ansible-playbook"), "-i", inventory, "site.yml"], log)
     seconds = time.monotonic() - begin
-    changed = up.changed_tasks(LOG.read_bytes()[start:].decode(errors="replace"))
+    changed = up.changed_tasks(log.read_bytes()[start:].decode(errors="replace"))
     if bool(changed) != changes:
-        raise Problem(f"site.yml changed {changed} tasks: not the run to be measured", f"Read {LOG}")
+        raise Problem(f"site.yml changed {changed} tasks: not the run to be measured", f"Read {log}")
     return seconds
 
 

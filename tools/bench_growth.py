@@ -22,8 +22,8 @@ import docker
 from docker.models.containers import Container
 
 from tools import access, engine, galaxy, host, prepared, runs, up
-from tools.bench import machine
-from tools.console import CACHE, LOCAL, LOGS, ROOT, Problem, duration, run_command, run_logged, say
+from tools.bench import machine, site
+from tools.console import CACHE, LOCAL, LOGS, ROOT, Problem, duration, run_command, say
 
 GOAL = 3.0
 LOG = LOGS / "bench-growth.log"
@@ -93,26 +93,15 @@ def own_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def site(folder: Path, *, changes: bool) -> float:
-    begun = LOG.stat().st_size if LOG.exists() else 0
-    begin = time.monotonic()
-    run_logged([str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(folder), "site.yml"], LOG)
-    seconds = time.monotonic() - begin
-    changed = up.changed_tasks(LOG.read_bytes()[begun:].decode(errors="replace"))
-    if bool(changed) != changes:
-        raise Problem(f"site.yml changed {changed} tasks: not the run to be measured", f"Read {LOG}")
-    return seconds
-
-
 def measure(client: docker.DockerClient, count: int, rounds: int) -> Size:
     size, hosts = Size(count), []
     try:
         hosts = start(client, count)
         folder = inventory(hosts)
-        site(folder, changes=True)
+        site(changes=True, inventory=str(folder), log=LOG)
         for _ in range(rounds):
             managed, own = processor_seconds(hosts), own_seconds()
-            size.wall.append(site(folder, changes=False))
+            size.wall.append(site(changes=False, inventory=str(folder), log=LOG))
             size.controller.append(own_seconds() - own)
             size.managed.append(processor_seconds(hosts) - managed)
     finally:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import pytest
+import testinfra
 
 T = TypeVar("T")
 PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
@@ -45,6 +46,19 @@ def eventually() -> Eventually:
             pause = min(pause * 2, 1.0)
 
     return wait
+
+
+@pytest.fixture(scope="module")
+def fleet(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Return every host of the scenario by its name."""
+    backends = testinfra.get_hosts(["all"], connection="ansible", ansible_inventory=request.config.option.ansible_inventory)
+    return {str(one.ansible.get_variables()["inventory_hostname"]): one for one in backends}
+
+
+@pytest.fixture(scope="module")
+def addresses(fleet: dict[str, Any]) -> dict[str, str]:
+    """Return each host's address in the environment's network."""
+    return {name: str(one.ansible.get_variables()["ansible_host"]) for name, one in fleet.items()}
 
 
 class Run(subprocess.CompletedProcess[str]):

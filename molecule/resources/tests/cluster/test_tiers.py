@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import testinfra
 
 from tools.console import ROOT, say
 from tools.load import Load, Request, summary
@@ -53,19 +52,6 @@ places = [(address, port) for address in sys.argv[2:] for port in json.loads(sys
 with concurrent.futures.ThreadPoolExecutor(200) as pool:
     print(json.dumps([place for place, found in zip(places, pool.map(open_port, places)) if found]))
 """
-
-
-@pytest.fixture(scope="module")
-def fleet(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """Return every host of the scenario by its name."""
-    backends = testinfra.get_hosts(["all"], connection="ansible", ansible_inventory=request.config.option.ansible_inventory)
-    return {str(one.ansible.get_variables()["inventory_hostname"]): one for one in backends}
-
-
-@pytest.fixture(scope="module")
-def addresses(fleet: dict[str, Any]) -> dict[str, str]:
-    """Return each host's address in the environment's network."""
-    return {name: str(one.ansible.get_variables()["ansible_host"]) for name, one in fleet.items()}
 
 
 @pytest.mark.parametrize("source", [*EDGES, *APPS, *DATA])

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import testinfra
 from docker import DockerClient
 
 from tools import engine
@@ -30,17 +29,9 @@ DIRECTORY = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
 
 
 @pytest.fixture(scope="module")
-def fleet(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """Return every host of the scenario by its name."""
-    backends = testinfra.get_hosts(["all"], connection="ansible", ansible_inventory=request.config.option.ansible_inventory)
-    return {str(one.ansible.get_variables()["inventory_hostname"]): one for one in backends}
-
-
-@pytest.fixture(scope="module")
-def addresses(fleet: dict[str, Any]) -> dict[str, str]:
+def addresses(addresses: dict[str, str]) -> dict[str, str]:
     """Return each host's address, and the one that moves."""
-    found = {name: str(one.ansible.get_variables()["ansible_host"]) for name, one in fleet.items()}
-    return found | {"edge": found["edge1"].rpartition(".")[0] + ".200"}
+    return addresses | {"edge": addresses["edge1"].rpartition(".")[0] + ".200"}
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import docker
-import pytest
-import testinfra
 
 PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
 WORKER, WEB = "shop-worker-default@blue.service", "shop-web@blue.service"
@@ -85,18 +83,7 @@ def machine_room(addresses: dict[str, str]) -> Iterator[Seen]:
             thread.join()
 
 
-@pytest.fixture(scope="module")
-def hosts(request: pytest.FixtureRequest) -> dict[str, Any]:
-    found = testinfra.get_hosts(["all"], connection="ansible", ansible_inventory=request.config.option.ansible_inventory)
-    return {str(host.ansible.get_variables()["inventory_hostname"]): host for host in found}
-
-
-@pytest.fixture(scope="module")
-def addresses(hosts: dict[str, Any]) -> dict[str, str]:
-    return {name: str(host.ansible.get_variables()["ansible_host"]) for name, host in hosts.items()}
-
-
-def test_hosts_restart_one_after_the_other(hosts: dict[str, Any], addresses: dict[str, str]) -> None:
+def test_hosts_restart_one_after_the_other(fleet: dict[str, Any], addresses: dict[str, str]) -> None:
     """Catches two hosts that are down together, a worker whose task is cut off, and a host that nobody waits for."""
     with machine_room(addresses) as seen:
         code, _ = upgrade(reboot="always")
@@ -105,41 +92,41 @@ def test_hosts_restart_one_after_the_other(hosts: dict[str, Any], addresses: dic
     print(f"asked {seen.asked} times while hosts restarted, {seen.unanswered} times without an answer")
     assert (seen.asked > 20, seen.unanswered) == (True, 0)
     # It takes 3 seconds to end what it does, and says then that it has
-    assert hosts["host2"].run("sudo cat /var/lib/ended").stdout.split()
-    assert hosts["host2"].service(WORKER).is_running
+    assert fleet["host2"].run("sudo cat /var/lib/ended").stdout.split()
+    assert fleet["host2"].service(WORKER).is_running
 
 
-def test_nothing_restarts_without_need(hosts: dict[str, Any], addresses: dict[str, str]) -> None:
+def test_nothing_restarts_without_need(fleet: dict[str, Any], addresses: dict[str, str]) -> None:
     """Catches restarts that no update asks for, a worker that stays stopped after them, and a need that is passed over."""
-    before = {name: started(name) for name in hosts}
+    before = {name: started(name) for name in fleet}
     code, _ = upgrade()
     assert code == 0
-    assert {name: started(name) for name in hosts} == before
-    assert hosts["host2"].service(WORKER).is_running
-    hosts["host1"].run_expect([0], "sudo touch /run/reboot-required")
+    assert {name: started(name) for name in fleet} == before
+    assert fleet["host2"].service(WORKER).is_running
+    fleet["host1"].run_expect([0], "sudo touch /run/reboot-required")
     with machine_room(addresses) as seen:
         code, _ = upgrade()
     assert (code, seen.restarted) == (0, ["host1"])
 
 
-def test_what_is_down_stops_it_before_it_begins(hosts: dict[str, Any]) -> None:
+def test_what_is_down_stops_it_before_it_begins(fleet: dict[str, Any]) -> None:
     """Catches an upgrade that takes the second host down while the first one is."""
-    before = {name: started(name) for name in hosts}
-    hosts["host2"].run_expect([0], f"sudo systemctl stop {WEB}")
+    before = {name: started(name) for name in fleet}
+    fleet["host2"].run_expect([0], f"sudo systemctl stop {WEB}")
     code, said = upgrade(reboot="always")
-    hosts["host2"].run_expect([0], f"sudo systemctl start {WEB}")
+    fleet["host2"].run_expect([0], f"sudo systemctl start {WEB}")
     assert code != 0
     assert f"On host2 these have failed or do not run: {WEB}" in said
-    assert {name: started(name) for name in hosts} == before
+    assert {name: started(name) for name in fleet} == before
 
 
-def test_the_first_failure_is_the_last(hosts: dict[str, Any], addresses: dict[str, str]) -> None:
+def test_the_first_failure_is_the_last(fleet: dict[str, Any], addresses: dict[str, str]) -> None:
     """Catches an upgrade that goes on to the next host while one has not come back whole."""
     before = started("host1")
-    hosts["host2"].run_expect([0], f"sudo systemctl disable {WEB}")
+    fleet["host2"].run_expect([0], f"sudo systemctl disable {WEB}")
     with machine_room(addresses) as seen:
         code, said = upgrade(reboot="always", __upgrade_patience=5)
-    hosts["host2"].run_expect([0], f"sudo systemctl enable --now {WEB}")
+    fleet["host2"].run_expect([0], f"sudo systemctl enable --now {WEB}")
     assert code != 0
     assert f"On host2 these have failed or do not run: {WEB}" in said
     assert seen.restarted == ["host2"]
