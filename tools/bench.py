@@ -91,11 +91,11 @@ def remove_host(client: docker.DockerClient) -> None:
         runs.remove(client.containers.get(up.NAME))
 
 
-def site(*, changes: bool, inventory: str = "inventories/local", log: Path = LOG) -> float:
-    """Run site.yml and see that it changed something, or nothing; returns its seconds."""
+def site(*, changes: bool, inventory: str = "inventories/local", log: Path = LOG, settings: dict[str, str] | None = None) -> float:
+    """Run site.yml and see that it changed something, or nothing; returns its seconds. Settings are Ansible's, by their environment."""
     start = log.stat().st_size if log.exists() else 0
     begin = time.monotonic()
-    run_logged([str(Path(sys.executable).parent / "ansible-playbook"), "-i", inventory, "site.yml"], log)
+    run_logged([str(Path(sys.executable).parent / "ansible-playbook"), "-i", inventory, "site.yml"], log, settings=settings)
     seconds = time.monotonic() - begin
     changed = up.changed_tasks(log.read_bytes()[start:].decode(errors="replace"))
     if bool(changed) != changes:

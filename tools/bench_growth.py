@@ -1,4 +1,5 @@
-"""Measure a run of site.yml that changes nothing, over 1, 4 and 8 hosts in one go: its wall time, and whose processor it took.
+"""Measure a run of site.yml that changes nothing, over 1, 4 and 8 hosts in one go: its wall time, and whose processor it took; each of
+them as Ansible runs by itself, and with Mitogen, which has to report the same of every task.
 
 The hosts are containers on this machine, so their processors count too: where it is busy all the time, that is the bound. Each size is an
 inventory that people have: all on one host; a tier a host; an application tier of four, two edges, database and cache.
@@ -9,12 +10,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import resource
 import shutil
 import statistics
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +38,8 @@ SIZES: dict[int, dict[str, list[str]]] = {
     4: {"web": ["h1"], "app": ["h2"], "worker": ["h2"], "db": ["h3"], "cache": ["h4"]},
     8: {"web": ["h1", "h2"], "app": ["h3", "h4", "h5", "h6"], "worker": ["h5", "h6"], "db": ["h7"], "cache": ["h8"]},
 }
+TASK = re.compile(r"^(?:TASK|RUNNING HANDLER) \[(?P<name>.+?)\] \**$")
+RESULT = re.compile(r"^(?P<state>ok|changed|failed|fatal): \[(?P<host>[^]]+)\]")
 
 
 @dataclass
@@ -44,6 +50,14 @@ class Size:
     wall: list[float] = field(default_factory=list)
     controller: list[float] = field(default_factory=list)
     managed: list[float] = field(default_factory=list)
+
+
+def accelerated() -> dict[str, str]:
+    """What has Ansible run by Mitogen: one process a host stays from task to task, in place of one a task."""
+    found = find_spec("ansible_mitogen")
+    if found is None or found.origin is None:
+        raise Problem("Mitogen is not in the toolchain", "make toolchain")
+    return {"ANSIBLE_STRATEGY_PLUGINS": str(Path(found.origin).parent / "plugins/strategy"), "ANSIBLE_STRATEGY": "mitogen_linear"}
 
 
 def start(client: docker.DockerClient, count: int) -> list[Container]:
@@ -93,34 +107,89 @@ def own_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def measure(client: docker.DockerClient, count: int, rounds: int) -> Size:
-    size, hosts = Size(count), []
+def reported(output: str) -> Counter[tuple[str, str, str]]:
+    """How often a run says what of which task on which host."""
+    found: Counter[tuple[str, str, str]] = Counter()
+    task = ""
+    for line in output.splitlines():
+        if named := TASK.match(line):
+            task = named["name"]
+        elif said := RESULT.match(line):
+            found[task, said["host"], said["state"]] += 1
+    return found
+
+
+def run(folder: Path, *, changes: bool, settings: dict[str, str]) -> tuple[float, Counter[tuple[str, str, str]]]:
+    begin = LOG.stat().st_size if LOG.exists() else 0
+    seconds = site(changes=changes, inventory=str(folder), log=LOG, settings=settings)
+    return seconds, reported(LOG.read_bytes()[begin:].decode(errors="replace"))
+
+
+def the_same(one: Counter[tuple[str, str, str]], other: Counter[tuple[str, str, str]], what: str) -> None:
+    if not one or one != other:
+        differ = [f"{count:+} {' / '.join(key)}" for sign in (1, -1) for key, count in (one - other if sign > 0 else other - one).items()]
+        raise Problem(f"{what} reports {len(differ)} things otherwise with Mitogen:\n" + "\n".join(differ[:20]), f"Read {LOG}")
+
+
+def measure(client: docker.DockerClient, count: int, rounds: int) -> tuple[Size, Size]:
+    """The size as Ansible runs by itself, and with Mitogen, round by round."""
+    plain, fast = Size(count), Size(count)
     try:
         hosts = start(client, count)
         folder = inventory(hosts)
-        site(changes=True, inventory=str(folder), log=LOG)
+        run(folder, changes=True, settings={})
         for _ in range(rounds):
-            managed, own = processor_seconds(hosts), own_seconds()
-            size.wall.append(site(changes=False, inventory=str(folder), log=LOG))
-            size.controller.append(own_seconds() - own)
-            size.managed.append(processor_seconds(hosts) - managed)
+            said = []
+            for size, settings in ((plain, {}), (fast, accelerated())):
+                managed, own = processor_seconds(hosts), own_seconds()
+                seconds, found = run(folder, changes=False, settings=settings)
+                size.wall.append(seconds)
+                size.controller.append(own_seconds() - own)
+                size.managed.append(processor_seconds(hosts) - managed)
+                said.append(found)
+            plainly, quickly = said
+            the_same(plainly, quickly, f"a run that changes nothing on {count} hosts")
     finally:
-        for container in client.containers.list(
-            all=True, filters={"name": "groundcrew-growth-", "label": f"{runs.RUN_LABEL}={runs.run_id()}"}
-        ):
-            runs.remove(container)
-    return size
+        remove(client)
+    return plain, fast
 
 
-def table(sizes: list[Size]) -> str:
+def parity(client: docker.DockerClient) -> tuple[float, float]:
+    """Take a fresh host to the end in both ways: the same of every task, and nothing to change afterwards. Returns the seconds of each."""
+    found = []
+    for settings, others in (({}, accelerated()), (accelerated(), {})):
+        try:
+            folder = inventory(start(client, 1))
+            found.append(run(folder, changes=True, settings=settings))
+            # What one of them has made, the other one leaves as it is
+            run(folder, changes=False, settings=others)
+        finally:
+            remove(client)
+    (plain, said), (fast, other) = found
+    the_same(said, other, "the first run on a host")
+    return plain, fast
+
+
+def remove(client: docker.DockerClient) -> None:
+    for container in client.containers.list(all=True, filters={"name": "groundcrew-growth-", "label": f"{runs.RUN_LABEL}={runs.run_id()}"}):
+        runs.remove(container)
+
+
+def table(sizes: list[tuple[Size, Size]]) -> str:
     """The medians, as a table in Markdown."""
-    one = statistics.median(sizes[0].wall)
-    lines = ["| hosts | wall time | ratio | controller's processors | hosts' processors | of this machine's |", "|---|---|---|---|---|---|"]
-    for size in sizes:
-        wall, controller, managed = (statistics.median(item) for item in (size.wall, size.controller, size.managed))
+    one = statistics.median(sizes[0][0].wall)
+    lines = [
+        "| hosts | wall time | ratio to 1 host | controller's processors | hosts' processors | of this machine's | with Mitogen | ratio to without |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for plain, fast in sizes:
+        wall, controller, managed = (statistics.median(item) for item in (plain.wall, plain.controller, plain.managed))
         busy = (controller + managed) / wall / (os.cpu_count() or 1)
-        ratio = f"{wall / one:.2f}" + (f" (goal: {GOAL:g} at most)" if size.hosts == 8 else "")
-        lines.append(f"| {size.hosts} | {wall:.1f} s | {ratio} | {controller:.1f} s | {managed:.1f} s | {busy:.0%} |")
+        ratio = f"{wall / one:.2f}" + (f" (goal: {GOAL:g} at most)" if plain.hosts == 8 else "")
+        quick = statistics.median(fast.wall)
+        lines.append(
+            f"| {plain.hosts} | {wall:.1f} s | {ratio} | {controller:.1f} s | {managed:.1f} s | {busy:.0%} | {quick:.1f} s | {quick / wall:.2f} |"
+        )
     return "\n".join(lines)
 
 
@@ -140,10 +209,17 @@ def main() -> int:
     LOG.unlink(missing_ok=True)
     LOG.parent.mkdir(parents=True, exist_ok=True)
     try:
+        plain, fast = parity(client)
+        say(f"A fresh host: {plain:.1f} s, with Mitogen {fast:.1f} s, and it reports the same of every task")
         sizes = []
         for count in SIZES:
             sizes.append(measure(client, count, rounds))
-            say(f"{count} hosts: {', '.join(f'{seconds:.1f} s' for seconds in sizes[-1].wall)}")
+            say(
+                f"{count} hosts: "
+                + ", ".join(
+                    f"{one:.1f} s ({other:.1f} s with Mitogen)" for one, other in zip(*(size.wall for size in sizes[-1]), strict=True)
+                )
+            )
     finally:
         shutil.rmtree(FOLDER, ignore_errors=True)
         shutil.rmtree(LOCAL, ignore_errors=True)

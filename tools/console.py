@@ -120,13 +120,13 @@ def tail(path: Path, lines: int = 30) -> str:
     return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
 
 
-def run_logged(command: Sequence[str], log: Path, *, remedy: str = "") -> None:
-    """Run a command with its output in a log file; where it fails, the problem shows the log's end."""
+def run_logged(command: Sequence[str], log: Path, *, remedy: str = "", settings: dict[str, str] | None = None) -> None:
+    """Run a command with its output in a log file, with these settings in its environment; where it fails, the problem shows the log's end."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a", encoding="utf-8") as out:
         out.write(f"$ {' '.join(command)}\n")
         out.flush()
-        env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", **(settings or {})}
         done = subprocess.run(
             command,
             check=False,

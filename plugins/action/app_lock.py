@@ -57,6 +57,9 @@ def has_ended(holder: t.Mapping[str, t.Any]) -> bool:
 class ActionModule(ActionBase):  # type: ignore[misc]
     """Runs the module, a second time where the lock's holder has ended."""
 
+    # For app_slot
+    this_run = staticmethod(this_run)
+
     def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
         super().run(tmp, task_vars)
         arguments = {**self._task.args, "holder": this_run()}

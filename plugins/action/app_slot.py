@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import sys
 import typing as t
 
 from ansible.plugins.action import ActionBase
@@ -21,7 +20,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
         super().run(tmp, task_vars)
         # Who asks is the one who holds the lock
-        lock = sys.modules[action_loader.get("app_lock", class_only=True).__module__]
+        lock = action_loader.get("app_lock", class_only=True)
         arguments = {**self._task.args, "who": lock.this_run()["who"]}
         result: dict[str, t.Any] = self._execute_module("app_slot", module_args=arguments, task_vars=task_vars)
         return result
