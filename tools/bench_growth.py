@@ -127,8 +127,9 @@ def run(folder: Path, *, changes: bool, settings: dict[str, str]) -> tuple[float
 
 def the_same(one: Counter[tuple[str, str, str]], other: Counter[tuple[str, str, str]], what: str) -> None:
     if not one or one != other:
-        differ = [f"{count:+} {' / '.join(key)}" for sign in (1, -1) for key, count in (one - other if sign > 0 else other - one).items()]
-        raise Problem(f"{what} reports {len(differ)} things otherwise with Mitogen:\n" + "\n".join(differ[:20]), f"Read {LOG}")
+        differ = [(f"+{count}", key) for key, count in (one - other).items()] + [(f"-{count}", key) for key, count in (other - one).items()]
+        lines = [f"{count} {' / '.join(key)}" for count, key in differ[:20]]
+        raise Problem(f"{what} reports {len(differ)} things otherwise with Mitogen:\n" + "\n".join(lines), f"Read {LOG}")
 
 
 def measure(client: docker.DockerClient, count: int, rounds: int) -> tuple[Size, Size]:

@@ -28,6 +28,8 @@ RATE = 8.0
 # Seconds of load before a fault, and of answers without a failure after which all is taken to be well again
 QUIET, STEADY = 3.0, 5.0
 LONGEST = 90.0
+# Seconds until every task is done: those that went with a broker are sent again (molecule/cluster: after 30, by a look each 30)
+TASKS_DONE = 150.0
 
 
 class NotYet(Exception):
@@ -128,6 +130,12 @@ class Cluster:
         states = sorted(line for line in said if line.startswith("streaming"))
         return states == ["streaming async", "streaming sync"]
 
+    def synchronous(self, *, commits: bool) -> None:
+        """Have commits wait for a second host, or not."""
+        setting = f"synchronous_mode={commits}".lower()
+        self.console(self.leader(), "patronictl", "-c", "/etc/patroni/config.yml", "edit-config", "--force", "--quiet", "--set", setting)
+        wait("the leader's word for it", lambda: bool(self.ask(self.leader(), "SHOW synchronous_standby_names")) is commits, 30)
+
     # The broker
 
     def primary(self) -> str:
@@ -137,6 +145,14 @@ class Cluster:
         ]
         (address, _), *_ = Counter(said).most_common()
         return next(name for name in DATA if self.host_address(name) == address)
+
+    def redis(self, name: str, signal: str) -> None:
+        self.console(name, "systemctl", "kill", f"--signal={signal}", "redis-server@broker.service")
+
+    def watched(self, *, on: bool) -> None:
+        """Have the sentinels watch, or not."""
+        for name in DATA:
+            self.console(name, "systemctl", "start" if on else "stop", "redis-sentinel.service")
 
     def up(self, names: tuple[str, ...]) -> list[str]:
         return [name for name in names if self.container(name).status == "running"]
@@ -152,6 +168,10 @@ class Cluster:
     def kill(self, name: str) -> None:
         """Take the power from a host."""
         self.container(name).kill()
+
+    def pause(self, name: str) -> None:
+        """Have every process of a host stand still."""
+        self.container(name).pause()
 
     def start(self, name: str) -> None:
         self.container(name).start()
@@ -248,7 +268,7 @@ class Cluster:
             return all(states.get(key, "done") == "done" for key in acknowledged)
 
         with suppress(NotYet):
-            wait("every task done", finished, 90)
+            wait("every task done", finished, TASKS_DONE)
         there = acknowledged & states.keys()
         return acknowledged - there, {key for key in there if states[key] != "done"}
 

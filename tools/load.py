@@ -14,6 +14,7 @@ import itertools
 import json
 import math
 import queue
+import select
 import ssl
 import sys
 import threading
@@ -71,6 +72,14 @@ class Client(http.client.HTTPSConnection):
         raw.setsockopt(http.client.socket.IPPROTO_TCP, http.client.socket.TCP_NODELAY, 1)  # type: ignore[attr-defined]
         self.sock = self.tls.wrap_socket(raw, server_hostname=self.host)
 
+    def dropped(self) -> bool:
+        """Whether the other end has closed an idle connection, which any client looks for before it uses one again."""
+        if self.sock is None:
+            return False
+        poll = select.poll()
+        poll.register(self.sock, select.POLLIN)
+        return bool(poll.poll(0))
+
 
 @dataclass
 class Load:
@@ -126,7 +135,7 @@ class Load:
         client, used = self.client(), time.monotonic()
         while (found := self.due.get()) is not None:
             number, due, request = found
-            if not keep_alive or time.monotonic() - used > LONGEST_IDLE:
+            if not keep_alive or time.monotonic() - used > LONGEST_IDLE or client.dropped():
                 client.close()
                 client = self.client()
             status, error, location = 0, "", ""

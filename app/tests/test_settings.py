@@ -78,6 +78,7 @@ def test_every_problem_in_one_message() -> None:
         ("LOG_LEVEL", "hunter2secret", "must be one of DEBUG"),
         ("RETENTION_DAYS", "0", "must be a whole number from 1"),
         ("TASK_TIME_LIMIT", "5", "must be a whole number from 20"),
+        ("RESEND_AFTER", "9", "must be a whole number from 10"),
         ("ALLOW_DELAY", "hunter2secret", "must be true or false"),
     ],
 )

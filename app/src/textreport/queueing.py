@@ -103,11 +103,17 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         "task_time_limit": settings.task_time_limit,
         "task_default_queue": DEFAULT,
         "task_queues": [Queue(name, routing_key=name) for name in QUEUES],
-        "task_publish_retry_policy": {"max_retries": 1, "interval_start": 0.2},
+        # Two seconds and a half, in which a primary that is asked to hands over to a replica
+        "task_publish_retry_policy": {
+            "max_retries": 4,
+            "interval_start": 0.2,
+            "interval_step": 0.3,
+            "interval_max": 1.0,
+        },
         "beat_schedule": {
             "answer-default": beat("heartbeat", 10.0, DEFAULT),
             "answer-maintenance": beat("heartbeat", 10.0),
-            "resend": beat("resend_unfinished", 60.0),
+            "resend": beat("resend_unfinished", min(60.0, settings.resend_after)),
             "totals": beat("keep_hourly_totals", 300.0),
             "remove": beat("remove_old_reports", 3600.0),
         },

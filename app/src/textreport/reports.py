@@ -14,7 +14,7 @@ from sqlalchemy import func, select
 
 from textreport import logs
 from textreport.cache import cache
-from textreport.db import session
+from textreport.db import again, session
 from textreport.models import Report, State
 from textreport.settings import Settings
 
@@ -74,9 +74,17 @@ def create(text: str, delay_seconds: int = 0) -> Report:
     """
     from textreport import tasks  # tasks use this module too
 
-    report = Report(id=uuid.uuid4(), text=text, delay_seconds=delay_seconds, request_id=logs.request_id.get())
-    session().add(report)
-    session().commit()
+    key = uuid.uuid4()
+
+    def store() -> Report:
+        # merged, so that it may be done twice
+        made = session().merge(
+            Report(id=key, text=text, delay_seconds=delay_seconds, request_id=logs.request_id.get())
+        )
+        session().commit()
+        return made
+
+    report = again(store)
     try:
         tasks.compute.delay(str(report.id))
     except (KombuError, CeleryError, RedisError, OSError) as error:
@@ -94,17 +102,17 @@ def create(text: str, delay_seconds: int = 0) -> Report:
 
 def find(report_id: uuid.UUID) -> Report | None:
     """Return one report."""
-    return session().get(Report, report_id)
+    return again(lambda: session().get(Report, report_id))
 
 
 def recent() -> list[dict[str, Any]]:
     """Return the newest reports, from the cache where it has them."""
 
-    def load() -> list[dict[str, Any]]:
+    def read() -> list[dict[str, Any]]:
         newest = session().scalars(select(Report).order_by(Report.created_at.desc()).limit(RECENT))
         return [summary(report) for report in newest]
 
-    return cache().recent(load)
+    return cache().recent(lambda: again(read))
 
 
 def summary(report: Report) -> dict[str, Any]:

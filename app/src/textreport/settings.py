@@ -45,6 +45,7 @@ class Settings:
     retention_days: int = 30
     max_text_length: int = 100_000
     task_time_limit: int = 75
+    resend_after: int = 300
     allow_delay: bool = False
     # what signed the certificates of Sentinel and of what it watches; a URL of rediss:// names its own
     redis_ca_file: str = ""
@@ -65,6 +66,7 @@ class Settings:
             retention_days=reader.optional("RETENTION_DAYS", _integer(1, 3650), 30),
             max_text_length=reader.optional("MAX_TEXT_LENGTH", _integer(100, 1_000_000), 100_000),
             task_time_limit=reader.optional("TASK_TIME_LIMIT", _integer(20, 3600), 75),
+            resend_after=reader.optional("RESEND_AFTER", _integer(10, 86_400), 300),
             allow_delay=reader.optional("ALLOW_DELAY", _boolean, False),
             redis_ca_file=reader.optional("REDIS_CA_FILE", _file, ""),
         )

@@ -9,18 +9,17 @@ from datetime import UTC, datetime, timedelta
 
 from celery import shared_task
 from celery.exceptions import SoftTimeLimitExceeded
-from sqlalchemy import case, delete, func, select, update
+from sqlalchemy import Row, case, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from textreport.analysis import analyse
 from textreport.cache import cache
-from textreport.db import session
+from textreport.db import again, session
 from textreport.models import HourlyTotal, Report, State
 from textreport.queueing import DEFAULT
 from textreport.reports import settings
 
 MAX_ATTEMPTS = 5
-RESEND_AFTER = timedelta(minutes=5)
 RESEND_LIMIT = 500
 
 log = logging.getLogger(__name__)
@@ -31,17 +30,22 @@ def compute(report_id: str) -> None:
     """Compute one report; a report that is finished already stays as it is."""
     key = uuid.UUID(report_id)
     extra = {"report_id": report_id}
-    started = (
-        session()
-        .execute(
-            update(Report)
-            .where(Report.id == key, Report.state.in_([State.QUEUED, State.RUNNING]))
-            .values(state=State.RUNNING, attempts=Report.attempts + 1)
-            .returning(Report.text, Report.delay_seconds, Report.attempts)
+
+    def start() -> Row[tuple[str, int, int]] | None:
+        found = (
+            session()
+            .execute(
+                update(Report)
+                .where(Report.id == key, Report.state.in_([State.QUEUED, State.RUNNING]))
+                .values(state=State.RUNNING, attempts=Report.attempts + 1)
+                .returning(Report.text, Report.delay_seconds, Report.attempts)
+            )
+            .one_or_none()
         )
-        .one_or_none()
-    )
-    session().commit()
+        session().commit()
+        return found
+
+    started = again(start)
     if started is None:
         log.info("report is finished or removed: nothing to do", extra=extra)
         return
@@ -64,14 +68,21 @@ def compute(report_id: str) -> None:
 
 def _finish(key: uuid.UUID, result: dict[str, object] | None = None, error: str | None = None) -> None:
     """Store the outcome, unless another run of the task stored one."""
-    session().execute(
-        update(Report)
-        .where(Report.id == key, Report.state.in_([State.QUEUED, State.RUNNING]))
-        .values(
-            state=State.FAILED if error else State.DONE, result=result, error=error, finished_at=func.now()
+
+    def store() -> None:
+        session().execute(
+            update(Report)
+            .where(Report.id == key, Report.state.in_([State.QUEUED, State.RUNNING]))
+            .values(
+                state=State.FAILED if error else State.DONE,
+                result=result,
+                error=error,
+                finished_at=func.now(),
+            )
         )
-    )
-    session().commit()
+        session().commit()
+
+    again(store)
     cache().forget_recent()
 
 
@@ -96,7 +107,7 @@ def resend_unfinished() -> None:
         select(Report.id)
         .where(
             Report.state.in_([State.QUEUED, State.RUNNING]),
-            Report.queued_at < func.now() - RESEND_AFTER,
+            Report.queued_at < func.now() - timedelta(seconds=settings().resend_after),
         )
         .order_by(Report.queued_at)
         .limit(RESEND_LIMIT)

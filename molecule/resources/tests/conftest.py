@@ -115,8 +115,14 @@ def as_root(host: Any) -> Generator[None]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the tests marked one_release to Debian 13: what they ask is the same on both releases, and a run of Ansible takes its time."""
-    left = [item for item in items if item.get_closest_marker("one_release") and "ansible://debian12" in item.name]
+    """Leave the tests marked one_release to Debian 13: what they ask is the same on both releases, and a run of Ansible takes its time;
+    and those marked soak to `make soak`."""
+    left = [
+        item
+        for item in items
+        if (item.get_closest_marker("one_release") and "ansible://debian12" in item.name)
+        or (item.get_closest_marker("soak") and "GROUNDCREW_SOAK" not in os.environ)
+    ]
     config.hook.pytest_deselected(items=left)
     items[:] = [item for item in items if item not in left]
 

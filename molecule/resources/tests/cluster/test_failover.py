@@ -1,4 +1,7 @@
-"""Faults with reads and writes running; each acknowledged write is looked for afterwards. Figures: docs/failover.md."""
+"""Faults with reads and writes running; each acknowledged write is looked for afterwards. Figures: docs/failover.md.
+
+Beside a drill is the same one with its protection switched off, which has to find what the protection is there against.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from tools.drills import DATA, HOSTS, Cluster, NotYet, Outcome, generated, table
 
 # Seconds without a successful write, at most
 DATABASE, CACHE, EDGE = 30, 15, 3
+UNIT = "redis-server@broker.service"
 
 
 @pytest.fixture(scope="module")
@@ -52,15 +56,21 @@ def test_a_leader_whose_host_is_gone_is_replaced(cluster: Cluster) -> None:
     assert outcome.writes_away < DATABASE, outcome
 
 
-def cut_leader(cluster: Cluster, name: str) -> Outcome:
+def cut_leader(cluster: Cluster, name: str, *, synchronous: bool = True) -> Outcome:
     """Cut the leader from the other database hosts for as long as they need to replace it; the application still reaches it."""
+    cluster.well()
     leader = cluster.leader()
     others = [one for one in DATA if one != leader]
     try:
         with cluster.drill(name) as found:
+            if not synchronous:
+                cluster.synchronous(commits=False)
             cluster.cut(leader, DATA)
             wait("another leader", lambda: any(cluster.ask(one, "SELECT pg_is_in_recovery()") == "f" for one in others), 60)
             cluster.mend(leader)
+            if not synchronous:
+                wait("one leader again", lambda: cluster.leader() in others, 60)
+                cluster.synchronous(commits=True)
     finally:
         with suppress(NotYet):
             cluster.mend(leader)
@@ -69,13 +79,20 @@ def cut_leader(cluster: Cluster, name: str) -> Outcome:
 
 def test_a_leader_that_is_cut_off_acknowledges_nothing(cluster: Cluster) -> None:
     """Catches two leaders, and writes that are acknowledged by the one that will be forgotten."""
-    outcome = cut_leader(cluster, "PostgreSQL: leader cut from its peers")
+    outcome = cut_leader(cluster, "PostgreSQL: leader cut from its peers, reached by the application")
     assert whole(outcome), outcome
     assert outcome.writes_away < DATABASE, outcome
 
 
+def test_without_synchronous_commits_the_same_drill_loses_writes(cluster: Cluster) -> None:
+    """Catches a drill that would find nothing missing whatever happened."""
+    outcome = cut_leader(cluster, "*the same, without synchronous commits*", synchronous=False)
+    assert outcome.lost > 0, outcome
+
+
 def test_a_lost_member_of_etcd_is_no_matter(cluster: Cluster) -> None:
     """Catches a leader that gives up because one of three members is gone."""
+    cluster.well()
     leader = cluster.leader()
     with cluster.drill("etcd: member on the leader's host killed") as found:
         cluster.console(leader, "systemctl", "kill", "--signal=KILL", "etcd.service")
@@ -84,18 +101,54 @@ def test_a_lost_member_of_etcd_is_no_matter(cluster: Cluster) -> None:
     assert outcome.failed == 0, outcome
 
 
+def kill_primary(cluster: Cluster, name: str, *, watched: bool = True) -> Outcome:
+    """Kill the broker's primary, and keep its unit from starting it again before others have noticed."""
+    cluster.well()
+    primary = cluster.primary()
+    try:
+        with cluster.drill(name) as found:
+            if not watched:
+                cluster.watched(on=False)
+            cluster.console(primary, "systemctl", "mask", "--runtime", UNIT)
+            cluster.redis(primary, "KILL")
+            if watched:
+                wait("another primary", lambda: cluster.primary() != primary, 60)
+            else:
+                with suppress(NotYet):
+                    wait("another primary", lambda: cluster.primary() != primary, 1.5 * CACHE)
+                cluster.console(primary, "systemctl", "unmask", "--runtime", UNIT)
+                cluster.console(primary, "systemctl", "start", UNIT)
+                cluster.watched(on=True)
+    finally:
+        cluster.console(primary, "systemctl", "unmask", "--runtime", UNIT)
+        cluster.console(primary, "systemctl", "start", UNIT)
+    return found[0]
+
+
 def test_a_killed_primary_is_replaced(cluster: Cluster) -> None:
     """Catches a broker that stays away, tasks that went with it, and workers that never come back to it."""
-    primary, unit = cluster.primary(), "redis-server@broker.service"
+    outcome = kill_primary(cluster, "Redis: primary killed (SIGKILL), and kept down")
+    assert whole(outcome), outcome
+    assert outcome.writes_away < CACHE, outcome
+
+
+def test_without_sentinel_the_same_drill_stays_away(cluster: Cluster) -> None:
+    """Catches a drill that would come back by itself."""
+    outcome = kill_primary(cluster, "*the same, without Sentinel*", watched=False)
+    assert outcome.writes_away > CACHE, outcome
+
+
+def test_a_paused_primary_is_replaced(cluster: Cluster) -> None:
+    """Catches clients that wait for a primary that takes their connections and never answers, and one that comes back as a second."""
+    cluster.well()
+    primary = cluster.primary()
     try:
-        with cluster.drill("Redis: primary killed (SIGKILL), and kept down") as found:
-            # Its unit would start it again before others have noticed
-            cluster.console(primary, "systemctl", "mask", "--runtime", unit)
-            cluster.console(primary, "systemctl", "kill", "--signal=KILL", unit)
+        with cluster.drill("Redis: primary paused (SIGSTOP)") as found:
+            cluster.redis(primary, "STOP")
             wait("another primary", lambda: cluster.primary() != primary, 60)
+            cluster.redis(primary, "CONT")
     finally:
-        cluster.console(primary, "systemctl", "unmask", "--runtime", unit)
-        cluster.console(primary, "systemctl", "start", unit)
+        cluster.redis(primary, "CONT")
     (outcome,) = found
     assert whole(outcome), outcome
     assert outcome.writes_away < CACHE, outcome
@@ -116,6 +169,7 @@ def test_an_application_host_may_go(cluster: Cluster) -> None:
 
 def test_the_active_edge_may_go(cluster: Cluster) -> None:
     """Catches an address that stays with an edge that is gone."""
+    cluster.well()
     (active,) = cluster.holders()
     try:
         with cluster.drill("active edge stopped") as found:
