@@ -50,8 +50,8 @@ test-up: toolchain  ## make up on a clean checkout, again, and make down
 molecule: toolchain audit-toolchain  ## Molecule scenarios side by side, or one: make molecule ROLE=nginx
 	@$(run) tools.scenarios $(ROLE)
 
-soak: toolchain audit-toolchain  ## An hour and a half of releases and killed runs under load, of drilled clusters and of upgrades
-	@GROUNDCREW_JOBS=1 $(run) tools.scenarios releases cluster edge upgrade
+soak: toolchain audit-toolchain  ## Two hours of releases and killed runs under load, of clusters that are drilled and changed, and of upgrades
+	@GROUNDCREW_JOBS=1 GROUNDCREW_SOAK=1 $(run) tools.scenarios releases cluster edge upgrade
 
 bench: toolchain  ## Measure site.yml against a plain shell script: make bench ROUNDS=3
 	@$(run) tools.bench $(ROUNDS)
