@@ -167,6 +167,8 @@ def parity(client: docker.DockerClient) -> tuple[float, float]:
         finally:
             remove(client)
     (plain, said), (fast, other) = found
+    # What the first of them has made on this side is there for the second
+    said, other = (Counter({key: count for key, count in one.items() if not key[1].endswith("-> localhost")}) for one in (said, other))
     the_same(said, other, "the first run on a host")
     return plain, fast
 
