@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 KEY = "textreport.engine"
 # A planned switchover takes two seconds
-PATIENCE = 5.0
+PATIENCE = 4.0
 # cannot execute ... in a read-only transaction: by a server that led until a moment ago
 READ_ONLY = "25006"
 
@@ -29,7 +29,7 @@ def init_app(app: Flask, url: str) -> None:
         pool_timeout=10,
         # a visitor's text must not reach a log through an error message
         hide_parameters=True,
-        connect_args={"connect_timeout": 3, "application_name": "textreport"},
+        connect_args={"connect_timeout": 2, "application_name": "textreport"},
     )
 
     @app.teardown_appcontext
