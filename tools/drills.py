@@ -169,9 +169,16 @@ class Cluster:
         """Take the power from a host."""
         self.container(name).kill()
 
-    def pause(self, name: str) -> None:
-        """Have every process of a host stand still."""
+    def freeze(self, name: str) -> None:
+        """Have every process of an application host stand still, until each edge has seen it."""
         self.container(name).pause()
+        for edge in EDGES:
+            wait(f"{edge} that asks {name} no more", lambda edge=edge: self.server_state(edge, name) == "0", 30)  # type: ignore[misc]
+
+    def server_state(self, edge: str, name: str) -> str:
+        """What the edge's proxy finds of an application host: 0 where it does not answer."""
+        said = self.console(edge, "sh", "-c", "echo show servers state textreport | socat - UNIX-CONNECT:/run/haproxy/admin.sock")
+        return next(fields[5] for fields in map(str.split, said.splitlines()) if fields[3:4] == [name])
 
     def start(self, name: str) -> None:
         self.container(name).start()

@@ -5,14 +5,19 @@ Beside a drill is the same one with its protection switched off, which has to fi
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from tools import engine
-from tools.console import say
+from tools.console import ROOT, say
 from tools.drills import DATA, HOSTS, Cluster, NotYet, Outcome, generated, table, wait
 
 # Seconds without a successful write, at most
@@ -165,6 +170,40 @@ def test_an_application_host_may_go(cluster: Cluster) -> None:
     assert whole(outcome), outcome
     # What was in flight on it: far below what is asked in the seconds until its checks fail
     assert outcome.failed <= 4, outcome
+
+
+def stop_application_host(cluster: Cluster, name: str, *, drained: bool) -> Outcome:
+    """Have a host stand still with whatever it was asked, and take its power; drained or not."""
+
+    def tell(step: str) -> None:
+        program = str(Path(sys.executable).with_name("ansible-playbook"))
+        where = [f"--inventory={os.environ['MOLECULE_INVENTORY_FILE']}", "--extra-vars", json.dumps({"drilled": "app2", "step": step})]
+        subprocess.run([program, *where, "molecule/cluster/drain.yml"], cwd=ROOT, check=True, capture_output=True, timeout=120)
+
+    try:
+        with cluster.drill(name) as found:
+            if drained:
+                tell("drain")
+            cluster.freeze("app2")
+            cluster.kill("app2")
+    finally:
+        cluster.start("app2")
+        if drained:
+            tell("undrain")
+    return found[0]
+
+
+def test_a_drained_application_host_goes_unnoticed(cluster: Cluster) -> None:
+    """Catches an edge that goes on asking a host that it was told to leave."""
+    outcome = stop_application_host(cluster, "application host drained, and then frozen and stopped", drained=True)
+    assert whole(outcome), outcome
+    assert outcome.failed == 0, outcome
+
+
+def test_without_the_drain_the_same_drill_costs_requests(cluster: Cluster) -> None:
+    """Catches a drill in which nothing was asked of the host."""
+    outcome = stop_application_host(cluster, "*the same, not drained*", drained=False)
+    assert outcome.failed > 0, outcome
 
 
 def test_the_active_edge_may_go(cluster: Cluster) -> None:
