@@ -95,7 +95,7 @@ def another(cluster: Cluster) -> Iterator[str]:
     client = engine.connect()
     labels = {"groundcrew.scenario": SCENARIO, "groundcrew.run": os.environ.get("GROUNDCREW_RUN", "by-hand")}
     name = f"groundcrew-{SCENARIO}-{NEW}"
-    started = host.start(client, name, "trixie", labels=labels, from_image=prepared.IMAGE.format(release="trixie"))
+    started = host.start(client, name, "trixie", labels=labels, from_image=prepared.prepared_image("trixie"))
     try:
         address = cluster.address.rsplit(".", 1)[0] + ".210"
         client.networks.get(f"groundcrew-{SCENARIO}").connect(started, ipv4_address=address)
