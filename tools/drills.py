@@ -169,16 +169,21 @@ class Cluster:
         """Take the power from a host."""
         self.container(name).kill()
 
-    def freeze(self, name: str) -> None:
-        """Have every process of an application host stand still, until each edge has seen it."""
-        self.container(name).pause()
-        for edge in EDGES:
-            wait(f"{edge} that asks {name} no more", lambda edge=edge: self.server_state(edge, name) == "0", 30)  # type: ignore[misc]
-
-    def server_state(self, edge: str, name: str) -> str:
-        """What the edge's proxy finds of an application host: 0 where it does not answer."""
-        said = self.console(edge, "sh", "-c", "echo show servers state textreport | socat - UNIX-CONNECT:/run/haproxy/admin.sock")
-        return next(fields[5] for fields in map(str.split, said.splitlines()) if fields[3:4] == [name])
+    @contextmanager
+    def held_writes(self, name: str) -> Iterator[None]:
+        """Have writes wait in the database, until one has come there from this host."""
+        leader, address = self.leader(), self.host_address(name)
+        holder = "application_name = 'drill'"
+        hold = "SET application_name = 'drill'; BEGIN; LOCK TABLE reports; SELECT pg_sleep(60)"
+        waiting = (
+            f"SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query ~ '^INSERT' AND client_addr = '{address}'"
+        )
+        self.container(leader).exec_run(["runuser", "-u", "postgres", "--", "psql", "-q", "-d", "textreport", "-c", hold], detach=True)
+        try:
+            wait(f"a write from {name} in the database", lambda: self.ask(leader, waiting) != "0", 30)
+            yield
+        finally:
+            self.ask(leader, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {holder}")
 
     def start(self, name: str) -> None:
         self.container(name).start()
