@@ -173,17 +173,15 @@ class Cluster:
     def held_writes(self, name: str) -> Iterator[None]:
         """Have writes wait in the database, until one has come there from this host."""
         leader, address = self.leader(), self.host_address(name)
-        holder = "application_name = 'drill'"
         hold = "SET application_name = 'drill'; BEGIN; LOCK TABLE reports; SELECT pg_sleep(60)"
-        waiting = (
-            f"SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query ~ '^INSERT' AND client_addr = '{address}'"
-        )
+        waiting = "SELECT host(client_addr) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query ~ '^INSERT'"
+        release = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'drill'"
         self.container(leader).exec_run(["runuser", "-u", "postgres", "--", "psql", "-q", "-d", "textreport", "-c", hold], detach=True)
         try:
-            wait(f"a write from {name} in the database", lambda: self.ask(leader, waiting) != "0", 30)
+            wait(f"a write from {name} in the database", lambda: address in self.ask(leader, waiting).split(), 30)
             yield
         finally:
-            self.ask(leader, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {holder}")
+            self.ask(leader, release)
 
     def start(self, name: str) -> None:
         self.container(name).start()
