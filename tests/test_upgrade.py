@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.test_dynamic_inventory import environment, play, static
+from tools.console import ROOT
 
 WHOLE = {"web1": "web", "web2": "web", "app1": "app", "app2": "app", "data1": "db cache", "data2": "db cache", "data3": "db cache"}
 
@@ -27,3 +29,16 @@ def test_what_would_be_an_outage_is_refused(tmp_path: Path, tiers: dict[str, str
     code, said = play(tmp_path, hosts, "playbooks/preflight_upgrade.yml", **variables)
     assert code != 0
     assert message in said, said[-3000:]
+
+
+def test_web_servers_restart_one_after_the_other() -> None:
+    """Catches a change that restarts all edges at the same moment, so that nobody answers."""
+    (book,) = yaml.safe_load((ROOT / "playbooks/web.yml").read_text(encoding="utf-8"))
+    found = []
+    for role in ("haproxy", "nginx", "keepalived"):
+        assert role in [entry["role"] for entry in book["roles"]]
+        handlers = yaml.safe_load((ROOT / f"roles/{role}/handlers/main.yml").read_text(encoding="utf-8"))
+        found += [one for one in handlers if one.get("ansible.builtin.systemd_service", {}).get("name") == f"{role}.service"]
+    restarts = [one for one in found if one["ansible.builtin.systemd_service"]["state"] == "restarted"]
+    assert len(restarts) == 3
+    assert [one["name"] for one in restarts if one.get("throttle") != 1] == []

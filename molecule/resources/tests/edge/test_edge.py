@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -95,15 +97,28 @@ def load(address: str, rate: float = 40) -> Iterator[list[Any]]:
         found += running.stop()
 
 
-def play(tasks: str, host: str) -> None:
-    """Run one of the playbooks' lists of tasks for an application host."""
-    text = [{"name": "Run tasks", "hosts": host, "become": True, "gather_facts": False, "tasks": [
-        {"name": "Run them", "ansible.builtin.include_tasks": str(ROOT / f"playbooks/tasks/{tasks}.yml")}]}]  # fmt: skip
-    book = DIRECTORY / f"{tasks}.yml"
+def run(name: str, host: str, task: dict[str, Any], *options: str, **variables: Any) -> str:
+    """Run a task on a host, and return what is said of it."""
+    text = [{"name": "Run it", "hosts": host, "become": True, "gather_facts": False, "tasks": [{"name": "Run it", **task}]}]
+    book = DIRECTORY / f"{name}.yml"
     book.write_text(json.dumps(text))
-    command = [str(Path(sys.executable).with_name("ansible-playbook")), f"--inventory={os.environ['MOLECULE_INVENTORY_FILE']}", str(book)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=180)
+    command = [str(Path(sys.executable).with_name("ansible-playbook")), f"--inventory={os.environ['MOLECULE_INVENTORY_FILE']}"]
+    command += [f"--extra-vars={json.dumps(variables)}", *options, str(book)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=240)
     assert done.returncode == 0, done.stdout[-3000:]
+    return done.stdout
+
+
+def play(tasks: str, host: str, *options: str, **variables: Any) -> str:
+    """Run one of the playbooks' lists of tasks for a host."""
+    return run(tasks, host, {"ansible.builtin.include_tasks": str(ROOT / f"playbooks/tasks/{tasks}.yml")}, *options, **variables)
+
+
+def changed(said: str, host: str) -> int:
+    """How many tasks have changed something."""
+    found = re.search(rf"^{host} .*changed=(\d+)", said, re.MULTILINE)
+    assert found, said[-1000:]
+    return int(found[1])
 
 
 def test_the_application_hears_who_asks(addresses: dict[str, str]) -> None:
@@ -208,7 +223,7 @@ def test_a_planned_stop_fails_nothing(docker: DockerClient, addresses: dict[str,
     with load(addresses["edge1"], 30) as answers, ThreadPoolExecutor(8) as pool:
         slow = [pool.submit(ask, addresses[edge], "/slow/3", 20) for edge in EDGES for _ in range(4)]
         play("drain", "app1")
-        assert all(states(docker, edge)["app1"] == "DRAIN" for edge in EDGES)
+        assert all(states(docker, edge)["app1"] == "MAINT" for edge in EDGES)
         assert {one.result()["host"] for one in slow} == set(APPS)
         assert {ask(addresses["edge2"])["host"] for _ in range(6)} == {"app2"}
         console(docker, "app1", "systemctl stop haproxy upstream.socket upstream.service; systemctl start upstream.socket haproxy")
@@ -219,6 +234,68 @@ def test_a_planned_stop_fails_nothing(docker: DockerClient, addresses: dict[str,
     told = summary(answers)
     say(f"drained, stopped, started: {json.dumps(told)}")
     assert told["failed"] == 0
+
+
+def test_a_stream_and_a_cookie_do_not_keep_a_host(docker: DockerClient, addresses: dict[str, str]) -> None:
+    """Catches an upgrade that fails for a page somebody leaves open, and visitors who are sent to a host that is about to restart."""
+    get = f"curl -s --unix-socket /run/haproxy/www/sticky.sock -b shop_server={sha256(b'app1').hexdigest()[:12]} http://localhost"
+    assert json.loads(console(docker, "edge1", get))["host"] == "app1"
+    console(docker, "edge1", f"systemd-run --unit=stream --collect {get}/slow/15")
+    said = play("drain", "app1", app_name="sticky", drain_seconds=2)
+    assert "edge1 still has 1 requests or streams open on app1 after 2 seconds" in " ".join(said.split())
+    assert json.loads(console(docker, "edge1", get))["host"] == "app2"
+    # What was open goes on
+    console(docker, "edge1", "systemctl is-active stream")
+    play("undrain", "app1", app_name="sticky")
+    assert json.loads(console(docker, "edge1", get))["host"] == "app1"
+
+
+def test_a_host_that_nobody_drains_any_more_is_asked_again(docker: DockerClient, addresses: dict[str, str]) -> None:
+    """Catches a host that gets no requests for ever, after a run that was killed."""
+    play("drain", "app1")
+    said = play("ask_again", "web", "--check")
+    assert all(changed(said, edge) > 0 for edge in EDGES)
+    assert {states(docker, edge)["app1"] for edge in EDGES} == {"MAINT"}
+    play("ask_again", "web")
+    assert {states(docker, edge)["app1"].split()[0] for edge in EDGES} == {"UP"}
+    said = play("ask_again", "web")
+    assert [changed(said, edge) for edge in EDGES] == [0, 0]
+
+
+def test_a_reload_takes_a_new_port_and_keeps_who_is_out(docker: DockerClient, addresses: dict[str, str], eventually: Any) -> None:
+    """Catches a server that is asked at its former port, or without TLS, since HAProxy remembers it so."""
+
+    def row(edge: str) -> list[str]:
+        said = console(docker, edge, "echo show servers state shop | socat - UNIX-CONNECT:/run/haproxy/admin.sock")
+        (found,) = [line.split() for line in said.splitlines() if " app1 " in line]
+        return [found[6], found[18], found[20]]
+
+    server = f"    server app1 {addresses['app1']}"
+    for edge in EDGES:  # HAProxy 3.0, and 2.6
+        play("drain", "app1")
+        console(docker, edge, "cp -p /etc/haproxy/haproxy.cfg /root/")
+        for new, port, tls in (
+            (f"{server}:8001 ", "8001", "1"),
+            ("    server app1 unix@/run/none ", "0", "0"),
+            (f"{server}:8000 ", "8000", "1"),
+        ):
+            console(docker, edge, f"sed -i 's,^    server app1 [^ ]* ,{new},' /etc/haproxy/haproxy.cfg")
+            console(docker, edge, "sed -i '/unix@/s/ ssl .*//' /etc/haproxy/haproxy.cfg")
+            if port == "8000":
+                console(docker, edge, "mv /root/haproxy.cfg /etc/haproxy/haproxy.cfg")
+            console(docker, edge, "systemctl reload haproxy")
+            # Who has taken it out, its port, and whether TLS is spoken to it; the process before answers for another moment
+            eventually(lambda edge=edge, now=["1", port, tls]: row(edge) == now, 10)
+        play("undrain", "app1")
+
+
+def test_the_proxy_does_not_read_the_keys_of_visitors(docker: DockerClient) -> None:
+    """Catches an edge whose proxy may read more than its own certificate."""
+    (pid,) = console(docker, "edge1", "pgrep -u haproxy -o haproxy").split()
+    status = console(docker, "edge1", f"cat /proc/{pid}/status")
+    groups = ",".join(next(line for line in status.splitlines() if line.startswith("Groups:")).split()[1:])
+    as_it = f"setpriv --reuid=haproxy --regid=haproxy --groups={groups} test -r /etc/ssl/groundcrew/{{}}/privkey.pem && echo yes || echo no"
+    assert [console(docker, "edge1", as_it.format(name)).strip() for name in ("default", "peer")] == ["no", "yes"]
 
 
 def test_reloads_fail_nothing(docker: DockerClient, addresses: dict[str, str]) -> None:
@@ -321,3 +398,28 @@ def test_units_are_sandboxed(docker: DockerClient, name: str, unit: str) -> None
     """Catches a service that may do more than it needs."""
     said = console(docker, name, f"systemd-analyze security --no-pager {unit}.service | tail -n 1")
     assert float(said.split("exposure level for")[1].split()[1]) <= 2.0
+
+
+def test_what_is_not_wanted_any_more_is_taken_away(docker: DockerClient, addresses: dict[str, str], eventually: Any) -> None:
+    """Catches an address that a web server keeps, and a proxy that goes on, once the inventory has neither. Last: it leaves less."""
+    (active,) = holders(docker, addresses)
+    (other,) = set(EDGES) - {active}
+    for name, units, variables, file in (
+        ("keepalived", ("keepalived", "groundcrew-edge-answers"), {"keepalived_addresses": []}, "main"),
+        ("haproxy", ("haproxy",), {"haproxy_proxies": []}, "retire"),
+    ):
+        task = {"ansible.builtin.include_role": {"name": name, "tasks_from": file}}
+        here = active if name == "keepalived" else other
+        assert changed(run("retire", here, task, "--check", **variables), here) > 0
+        assert console(docker, here, f"systemctl is-active {' '.join(units)}").split() == ["active"] * len(units)
+        assert changed(run("retire", here, task, **variables), here) > 0
+        for unit in units:
+            assert console(docker, here, f"systemctl is-active {unit} || true").strip() in {"inactive", "failed"}
+            console(docker, here, f"! systemctl is-enabled {unit}")
+        assert changed(run("retire", here, task, **variables), here) == 0
+        assert changed(run("retire", here, task, "--check", **variables), here) == 0
+        # Nor does a boot start it
+        console(docker, here, f"systemctl daemon-reload; systemctl start {units[0]}; ! systemctl is-active {units[0]}")
+    eventually(lambda: holders(docker, addresses) == [other], 10)
+    for name, here in (("keepalived", active), ("haproxy", other)):
+        assert changed(run("again", here, {"ansible.builtin.include_role": {"name": name}}), here) > 0

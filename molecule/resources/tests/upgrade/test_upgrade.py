@@ -30,6 +30,13 @@ def started(name: str) -> str:
     return str(container(name).attrs["State"]["StartedAt"])
 
 
+def edges(fleet: dict[str, Any], host: str) -> set[str]:
+    """What the proxies of both hosts think of one as an application host."""
+    ask = "echo show stat | sudo socat - UNIX-CONNECT:/run/haproxy/admin.sock"
+    said = [fleet[edge].run_expect([0], ask).stdout for edge in ORDER]
+    return {line.split(",")[17].split()[0] for text in said for line in text.splitlines() if line.startswith(f"shop,{host},")}
+
+
 def upgrade(**variables: object) -> tuple[int, str]:
     program = [str(Path(sys.executable).with_name("ansible-playbook")), f"--inventory={os.environ['MOLECULE_INVENTORY_FILE']}"]
     command = [*program, f"--extra-vars={json.dumps(variables)}", "playbooks/upgrade.yml"]
@@ -120,13 +127,30 @@ def test_what_is_down_stops_it_before_it_begins(fleet: dict[str, Any]) -> None:
     assert {name: started(name) for name in fleet} == before
 
 
+def test_a_host_that_cannot_be_upgraded_does_its_part_again(fleet: dict[str, Any]) -> None:
+    """Catches a host that nobody asks any more, and whose workers are stopped, because its updates could not be had."""
+    broken = "/etc/apt/sources.list.d/broken.list"
+    fleet["host2"].run_expect([0], f"echo nonsense | sudo tee {broken}")
+    code, said = upgrade()
+    fleet["host2"].run_expect([0], f"sudo rm {broken}")
+    assert code != 0
+    assert "host2 is not upgraded, or not wholly" in said
+    assert edges(fleet, "host2") == {"UP"}
+    assert fleet["host2"].service(WORKER).is_running
+
+
 def test_the_first_failure_is_the_last(fleet: dict[str, Any], addresses: dict[str, str]) -> None:
     """Catches an upgrade that goes on to the next host while one has not come back whole."""
     before = started("host1")
     fleet["host2"].run_expect([0], f"sudo systemctl disable {WEB}")
     with machine_room(addresses) as seen:
-        code, said = upgrade(reboot="always", __upgrade_patience=5)
+        code, said = upgrade(reboot="always", drain_seconds=5)
+    # It is not well, so nobody asks it; site.yml would have it asked again
+    assert edges(fleet, "host2") & {"UP"} == set()
+    assert fleet["host2"].service(WORKER).is_running
     fleet["host2"].run_expect([0], f"sudo systemctl enable --now {WEB}")
+    for name in ORDER:
+        fleet[name].run_expect([0], "echo set server shop/host2 state ready | sudo socat - UNIX-CONNECT:/run/haproxy/admin.sock")
     assert code != 0
     assert f"On host2 these have failed or do not run: {WEB}" in said
     assert seen.restarted == ["host2"]
