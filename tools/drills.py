@@ -173,7 +173,7 @@ class Cluster:
     def held_writes(self, name: str) -> Iterator[None]:
         """Have writes wait in the database, until one has come there from this host."""
         leader, address = self.leader(), self.host_address(name)
-        hold = "SET application_name = 'drill'; BEGIN; LOCK TABLE reports; SELECT pg_sleep(60)"
+        hold = "SET application_name = 'drill'; BEGIN; LOCK TABLE reports IN SHARE MODE; SELECT pg_sleep(60)"
         waiting = "SELECT host(client_addr) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query ~ '^INSERT'"
         release = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'drill'"
         self.container(leader).exec_run(["runuser", "-u", "postgres", "--", "psql", "-q", "-d", "textreport", "-c", hold], detach=True)
