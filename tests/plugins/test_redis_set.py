@@ -107,7 +107,9 @@ def test_who_takes_part_and_is_not_named_is_a_stranger() -> None:
 @pytest.mark.parametrize("check_mode", [False, True])
 def test_a_set_of_another_size_is_recounted(quorum: str | None, told: bool, check_mode: bool) -> None:
     """Catches three of five members that still have to agree once only three are left, and two that decide over five."""
-    said = {("10.0.0.1", "SENTINEL", "MASTER", "broker"): ["name", "broker", "quorum", quorum]} if quorum else {}
+    said: dict[tuple[str, ...], Any] = (
+        {("10.0.0.1", "SENTINEL", "MASTER", "broker"): ["name", "broker", "quorum", quorum]} if quorum else {}
+    )
     members = asked(said)
     assert recount(members, "broker", check_mode) is told
     setting = ("10.0.0.1", "SENTINEL", "SET", "broker", "quorum", "2")

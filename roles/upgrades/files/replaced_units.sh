@@ -8,5 +8,5 @@ systemctl list-units --state=running --plain --no-legend -- "$@" | while read -r
         if grep -Eqs "r-xp .* ${PACKAGES:-/usr/}.* [(]deleted[)]$" "/proc/$process/maps"; then
             echo "$unit"
         fi
-    done | head -n 1
+    done | sort -u
 done
