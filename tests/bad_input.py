@@ -203,6 +203,7 @@ CASES = [
     Case("etcd", "two members", {"etcd_members": MEMBERS[:2]}, ("etcd_members", "db1", "one, three, five or seven members")),
     Case("etcd", "not a member", {"etcd_name": "db9"}, ("etcd_name", "db9", "one of etcd_members (db1, db2, db3)")),
     Case("patroni", "two members", {"patroni_members": MEMBERS[:2]}, ("patroni_members", "db1", "three, five or seven members")),
+    Case("patroni", "no time to copy", {"patroni_copy_minutes": 1}, ("patroni_copy_minutes", "1", "3 minutes to 10080")),
     Case("patroni", "too fast", {"patroni_ttl": 10}, ("patroni_ttl", "10", "20 to 300 seconds")),
     Case(
         "postgresql",

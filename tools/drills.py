@@ -15,6 +15,7 @@ from pathlib import Path
 from docker import DockerClient
 from docker.models.containers import Container
 
+from tools.console import say
 from tools.host import text
 from tools.load import Answer, Load, Request
 
@@ -254,6 +255,11 @@ class Cluster:
             len(unfinished),
         )
         self.outcomes.append(outcome)
+        for one in failed[:10]:
+            kind = "kept" if one.kept_alive else "new"
+            say(
+                f"{name}: after {one.due - begin:.1f} s {one.request.method} by a {kind} connection, {one.seconds:.1f} s: {one.error or one.status}"
+            )
         found.append(outcome)
 
     def steady(self, load: Load, since: float) -> None:

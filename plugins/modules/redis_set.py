@@ -8,8 +8,10 @@ module: redis_set
 short_description: The primaries of instances that Sentinel watches
 description:
   - Asks the Sentinels of all members, else the instances themselves, who the primary of each instance is.
+  - With O(state=counted), asks the Sentinels besides who takes part that is not named.
   - With O(state=elsewhere), has Sentinel make another member the primary of those instances whose primary this host is, and waits for it.
-  - With O(state=settled), waits until each instance of this host has a replica that follows it, or follows its primary.
+  - With O(state=settled), waits until each instance of this host has a replica that follows it, or follows its primary, and has its Sentinel
+    want the agreement of more than half of the members.
 options:
   address: {description: This host's address among the members., type: str, required: true}
   members: {description: "Addresses of all members, the first primary first.", type: list, elements: str, required: true}
@@ -18,7 +20,7 @@ options:
   user: {description: "The user that members have on each other.", type: str, required: true}
   password: {description: That user's password., type: str, required: true}
   ca_file: {description: PEM file of the authority of the members' certificates., type: path, required: true}
-  state: {description: "What to do.", type: str, choices: [asked, elsewhere, settled], default: asked}
+  state: {description: "What to do.", type: str, choices: [asked, counted, elsewhere, settled], default: asked}
   seconds: {description: Seconds to wait at most., type: int, default: 60}
 attributes:
   check_mode: {support: full}
@@ -36,6 +38,10 @@ new:
 others:
   description: Addresses of the other members that answer.
   returned: success
+  type: list
+strangers:
+  description: Addresses that run as members by what the Sentinels know, and that are not among O(members).
+  returned: with O(state=counted), else empty
   type: list
 """
 
@@ -95,6 +101,28 @@ class Members:
             )
         return next(iter(serving or following), "")
 
+    def strangers(self, name: str) -> set[str]:
+        """Who takes part in the set besides those that are named. One that is away takes no part, and is forgotten by the next run."""
+        found: set[str] = set()
+        for kind in ("SENTINELS", "REPLICAS"):
+            for said in self.asked(self.sentinel_port, "SENTINEL", kind, name):
+                seen = [fields(one) for one in said or []]
+                found |= {
+                    one.get("ip", "") for one in seen if not {"s_down", "o_down", "disconnected"} & set(one.get("flags", "").split(","))
+                }
+        for said in self.asked(self.sentinel_port, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", name):
+            found |= {str(said[0])} if said else set()
+        return found - {"", *self.addresses}
+
+    def quorum(self, name: str) -> int:
+        """How many have to agree, by this host's Sentinel, that a primary is gone; 0 where none answers."""
+        return int(fields(self.answer(self.address, self.sentinel_port, "SENTINEL", "MASTER", name) or []).get("quorum", 0))
+
+
+def fields(said: list[str]) -> dict[str, str]:
+    """Names and values, which Sentinel sends as one list."""
+    return dict(zip(said[::2], said[1::2], strict=False))
+
 
 def wait(module: AnsibleModule, what: str, ask: Callable[[], bool]) -> None:
     end, last = time.monotonic() + module.params["seconds"], ""
@@ -140,6 +168,16 @@ def hand_over(module: AnsibleModule, members: Members, name: str, port: int) -> 
         members.answer(members.address, port, "CLIENT", "UNPAUSE")
 
 
+def recount(members: Members, name: str, check_mode: bool) -> bool:
+    """Have this host's Sentinel want more than half of the members, whose number it was told once; whether it did not."""
+    wanted = len(members.addresses) // 2 + 1
+    if members.quorum(name) in (0, wanted):
+        return False
+    if not check_mode:
+        members.ask(members.address, members.sentinel_port, "SENTINEL", "SET", name, "quorum", str(wanted))
+    return True
+
+
 def settle(module: AnsibleModule, members: Members, name: str, port: int) -> None:
     """Wait until this host follows or is followed, and have its Sentinel count no member twice."""
     # A member that was rebuilt has another name: as it was, it would count as one that is away
@@ -159,7 +197,7 @@ def main() -> None:
             "user": {"type": "str", "required": True},
             "password": {"type": "str", "required": True, "no_log": True},
             "ca_file": {"type": "path", "required": True},
-            "state": {"type": "str", "choices": ["asked", "elsewhere", "settled"], "default": "asked"},
+            "state": {"type": "str", "choices": ["asked", "counted", "elsewhere", "settled"], "default": "asked"},
             "seconds": {"type": "int", "default": 60},
         },
         supports_check_mode=True,
@@ -178,6 +216,8 @@ def main() -> None:
                 changed = True
                 if not module.check_mode:
                     hand_over(module, members, name, port)
+            if given["state"] == "settled":
+                changed = recount(members, name, module.check_mode) or changed
             if given["state"] == "settled" and not module.check_mode:
                 settle(module, members, name, port)
     except (OSError, RedisError) as error:
@@ -188,7 +228,13 @@ def main() -> None:
         if address != members.address and any(members.answer(address, port, "ROLE") for port in ports.values())
     ]
     primaries = {name: address or given["members"][0] for name, address in found.items()}
-    module.exit_json(changed=changed, primaries=primaries, new=[name for name, address in found.items() if not address], others=others)
+    module.exit_json(
+        changed=changed,
+        primaries=primaries,
+        new=[name for name, address in found.items() if not address],
+        others=others,
+        strangers=sorted(set().union(*(members.strangers(name) for name in ports))) if given["state"] == "counted" else [],
+    )
 
 
 if __name__ == "__main__":

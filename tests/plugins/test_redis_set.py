@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from ansible.module_utils.redis_wire import RedisError
 
-from plugins.modules.redis_set import Members, settled
+from plugins.modules.redis_set import Members, recount, settled
 
 ADDRESSES = ["10.0.0.1", "10.0.0.2", "10.0.0.3"]
 
@@ -60,3 +60,57 @@ def test_two_that_take_writes_are_no_set() -> None:
 def test_a_member_is_settled_once_it_follows_or_is_followed(role: list[Any], is_settled: bool) -> None:
     """Catches a next member that restarts while this one has nothing yet."""
     assert settled(members({("10.0.0.1", 6379): role}), 6379) is is_settled
+
+
+class Asked(Members):
+    """Members whose Sentinels answer by the words of the question."""
+
+    said: dict[tuple[str, ...], Any]
+    told: list[tuple[str, ...]]
+
+    def ask(self, address: str, port: int, *words: str) -> Any:
+        self.told.append((address, *words))
+        if (address, *words) not in self.said and words[1] != "SET":
+            raise ConnectionRefusedError
+        return self.said.get((address, *words))
+
+
+def asked(said: dict[tuple[str, ...], Any]) -> Asked:
+    made = Asked("10.0.0.1", ADDRESSES, 26379, "sentinel", "password", "/ca.pem")
+    object.__setattr__(made, "said", said)
+    object.__setattr__(made, "told", [])
+    return made
+
+
+def one(address: str, flags: str) -> list[str]:
+    return ["name", "x", "ip", address, "port", "6379", "flags", flags]
+
+
+def test_who_takes_part_and_is_not_named_is_a_stranger() -> None:
+    """Catches a member out of the inventory that goes on to vote, and one that is gone and would keep a run from healing what is left."""
+    said: dict[tuple[str, ...], Any] = {
+        ("10.0.0.2", "SENTINEL", "SENTINELS", "broker"): [
+            one("10.0.0.1", "sentinel"),
+            one("10.0.0.4", "sentinel"),
+            one("10.0.0.5", "s_down,sentinel"),
+        ],
+        ("10.0.0.3", "SENTINEL", "REPLICAS", "broker"): [one("10.0.0.6", "slave"), one("10.0.0.7", "s_down,slave,disconnected")],
+    }
+    assert asked(said).strangers("broker") == {"10.0.0.4", "10.0.0.6"}
+    assert asked(said | {("10.0.0.3", "SENTINEL", "GET-MASTER-ADDR-BY-NAME", "broker"): ["10.0.0.8", "6379"]}).strangers("broker") == {
+        *("10.0.0.4", "10.0.0.6", "10.0.0.8"),
+    }
+    assert asked({}).strangers("broker") == set()
+
+
+@pytest.mark.parametrize(("quorum", "told"), [("3", True), ("2", False), (None, False)])
+@pytest.mark.parametrize("check_mode", [False, True])
+def test_a_set_of_another_size_is_recounted(quorum: str | None, told: bool, check_mode: bool) -> None:
+    """Catches three of five members that still have to agree once only three are left, and two that decide over five."""
+    said: dict[tuple[str, ...], Any] = (
+        {("10.0.0.1", "SENTINEL", "MASTER", "broker"): ["name", "broker", "quorum", quorum]} if quorum else {}
+    )
+    members = asked(said)
+    assert recount(members, "broker", check_mode) is told
+    setting = ("10.0.0.1", "SENTINEL", "SET", "broker", "quorum", "2")
+    assert (setting in members.told) is (told and not check_mode)

@@ -27,6 +27,11 @@ def patroni_well(output: str) -> list[str]:
     return [str(one["Member"]) for one in members(output) if one["State"] in WELL]
 
 
+def patroni_begins(output: str, name: str) -> bool:
+    """Whether a member copies the leader's data, or starts with what it has copied: minutes or hours, by how much there is."""
+    return any(one["Member"] == name and one["State"] in {"creating replica", "starting"} for one in members(output))
+
+
 def patroni_synchronous_members(output: str) -> list[str]:
     """The names of the members that have each commit of the leader."""
     return [str(one["Member"]) for one in members(output) if one["Role"] == "Sync Standby"]
@@ -51,4 +56,4 @@ class FilterModule:
     """The filters of the role."""
 
     def filters(self) -> dict[str, t.Callable[..., t.Any]]:
-        return {one.__name__: one for one in (patroni_leader, patroni_well, patroni_synchronous_members, patroni_problem)}
+        return {one.__name__: one for one in (patroni_leader, patroni_well, patroni_begins, patroni_synchronous_members, patroni_problem)}

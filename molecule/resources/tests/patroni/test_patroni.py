@@ -170,6 +170,49 @@ def test_what_a_server_refuses_leaves_the_cluster_as_it_was(cluster: Any, eventu
     assert writes.away < 2
 
 
+@pytest.mark.parametrize("parameters", ['{"work_mem": "much"}', '{"max_connections": 100, "shared_preload_libraries": "missing"}'])
+def test_what_members_agree_on_is_what_servers_take(cluster: Any, eventually: EVENTUALLY, parameters: str) -> None:
+    """Catches a setting that no server starts with, and that stays in etcd once the run has failed."""
+    agreed = cluster.console("db1", "patronictl", "-c", "/etc/patroni/config.yml", "show-config")
+    done = cluster.playbook("playbooks/database.yml", f'-e{{"patroni_parameters": {parameters}}}')
+    assert done.returncode != 0
+    assert cluster.console("db1", "patronictl", "-c", "/etc/patroni/config.yml", "show-config") == agreed, done.stdout[-3000:]
+    eventually(cluster.well, within=90)
+    assert cluster.playbook("playbooks/database.yml").returncode == 0
+
+
+def etcdctl(cluster: Any, name: str, *words: str) -> str:
+    tls = (f"--cert={PEER}/fullchain.pem", f"--key={PEER}/privkey.pem", f"--cacert={CA}")
+    return str(cluster.console(name, "etcdctl", *tls, *words))
+
+
+def test_a_member_of_etcd_that_nobody_names_is_refused(cluster: Any) -> None:
+    """Catches a member that has left the inventory, and whose vote the others go on to need."""
+    added = etcdctl(cluster, "db1", "member", "add", "db9", "--peer-urls=https://192.0.2.9:2380")
+    identity = added.split()[1]
+    try:
+        refused = cluster.playbook("playbooks/preflight_database.yml")
+    finally:
+        etcdctl(cluster, "db1", "member", "remove", identity)
+    assert refused.returncode != 0
+    assert f"member remove {identity}" in " ".join(refused.stdout.split()), refused.stdout[-2000:]
+    assert cluster.playbook("playbooks/preflight_database.yml").returncode == 0
+
+
+def test_a_member_of_etcd_that_has_lost_its_data_is_taken_in_again(cluster: Any, eventually: EVENTUALLY) -> None:
+    """Catches one that comes back by itself as who it was, with its votes forgotten, and one that never comes back."""
+    name = follower(cluster)
+    cluster.console(name, "sh", "-c", "systemctl stop etcd; rm -rf /var/lib/etcd/cluster/*; systemctl start etcd")
+    assert cluster.run(name, "systemctl", "is-active", "etcd")[1].strip() == "inactive"
+    eventually(cluster.well, within=60)
+    done = cluster.playbook("playbooks/database.yml")
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert cluster.run(name, "test", "-e", "/etc/etcd/join.env")[0] != 0
+    assert etcdctl(cluster, name, "endpoint", "health")
+    assert etcdctl(cluster, "db1", "member", "list").count(", started, ") == 3
+    assert cluster.playbook("playbooks/database.yml").stdout.count("changed=0 ") == 3
+
+
 def test_settings_that_need_a_restart_get_it_one_by_one(cluster: Any, lost: LOST) -> None:
     """Catches members that restart together, and a setting that waits for a restart for ever."""
     writer = cluster.writer("db1", "restarted")
@@ -198,6 +241,14 @@ def test_a_host_rebuilt_from_nothing_rejoins(cluster: Any, eventually: EVENTUALL
     assert f"{name} has a database of its own" in " ".join(refused.stdout.split()), refused.stdout[-2000:]
     assert cluster.run(name, "test", "-e", "/var/lib/postgresql/15/main/PG_VERSION")[0] == 0
     cluster.console(name, "sh", "-c", "rm -rf /var/lib/postgresql/*")
+    # As a host that is new to the others, whose rules of access it is not in yet
+    rules = "/etc/postgresql/15/main/pg_hba.conf"
+    for other in HOSTS:
+        if other != name:
+            cluster.console(other, "sed", "-i", f"/replication.*{cluster.address(name)}/d", rules)
+            assert cluster.ask(other, "SELECT pg_reload_conf()") == "t"
+            named = cluster.ask(other, "SELECT address FROM pg_hba_file_rules WHERE 'replication' = ANY (database)").split()
+            assert cluster.address(name) not in named
     writer = cluster.writer(name, "rebuilt")
     done = cluster.playbook("playbooks/database.yml", MORE)
     eventually(cluster.well, within=60)
