@@ -35,6 +35,7 @@ LONG = (
     "debian12",
     "default",
     "servers",
+    "major",
     "hardening",
     "acme",
     "fail2ban",
