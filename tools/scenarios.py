@@ -36,6 +36,7 @@ LONG = (
     "debian12",
     "default",
     "servers",
+    "major",
     "hardening",
     "acme",
     "fail2ban",
