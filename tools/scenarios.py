@@ -28,7 +28,7 @@ SCENARIO_SECONDS = 60 * 60
 SCENARIO_BYTES = 3 * 1024**3
 TIMES = CACHE / "scenario-times.json"
 # By `make soak`, one after the other: they measure how long answers take, and last long
-SOAK = ("releases", "edge", "upgrade")
+SOAK = ("releases", "edge", "upgrade", "major")
 # Those that take longest elsewhere
 LONG = (
     "cluster",
@@ -36,7 +36,6 @@ LONG = (
     "debian12",
     "default",
     "servers",
-    "major",
     "hardening",
     "acme",
     "fail2ban",

@@ -72,7 +72,7 @@ def test_a_run_begins_no_empty_server_beside_the_data(host: Any, converge: Any) 
     for playbook, options in (
         ("playbooks/database.yml", []),
         ("playbooks/database.yml", ["--check"]),
-        ("playbooks/preflight_database.yml", []),
+        ("playbooks/preflight_members.yml", []),
     ):
         run = converge(*options, playbook=playbook)
         assert run.returncode != 0
