@@ -13,7 +13,6 @@ SCRIPT = Path(__file__).parent.parent / "roles/upgrades/files/replaced_units.sh"
 SYSTEMCTL = """#!/bin/sh
 case $1 in
 list-units) printf '%s loaded active running\\n' etcd.service redis-server@broker.service ;;
-show) for unit; do :; done; echo "/system.slice/$unit" ;;
 esac
 """
 
@@ -29,13 +28,14 @@ def test_a_unit_with_a_replaced_program_is_found(tmp_path: Path, replaced: bool)
     with subprocess.Popen([str(program), "60"]) as running:
         try:
             for unit, process in {"etcd.service": os.getpid(), "redis-server@broker.service": running.pid}.items():
-                group = tmp_path / "cgroups/system.slice" / unit
-                group.mkdir(parents=True)
-                (group / "cgroup.procs").write_text(f"{process}\n")
+                known = tmp_path / "proc" / str(process)
+                known.mkdir(parents=True)
+                (known / "cgroup").write_text(f"0::/system.slice/{unit}\n")
+                (known / "maps").symlink_to(f"/proc/{process}/maps")
             if replaced:
                 shutil.copy("/usr/bin/sleep", tmp_path / "new")
                 (tmp_path / "new").rename(program)
-            given = {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "CGROUPS": f"{tmp_path}/cgroups", "PACKAGES": f"{tmp_path}/"}
+            given = {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "PROC": f"{tmp_path}/proc", "PACKAGES": f"{tmp_path}/"}
             done = subprocess.run(
                 ["/bin/bash", str(SCRIPT), "etcd.service", "redis-server@*.service"],
                 env=os.environ | given,

@@ -2,10 +2,10 @@
 # Which of these units (names, or patterns) run a program or a library that was replaced since they started: each of them on a line.
 set -euo pipefail
 systemctl list-units --state=running --plain --no-legend -- "$@" | while read -r unit _; do
-    group=$(systemctl show --property=ControlGroup --value -- "$unit")
-    # Code alone, and of packages: memory that is shared has names of files that are gone, too
-    find "${CGROUPS:-/sys/fs/cgroup}$group" -name cgroup.procs -exec cat {} + | while read -r process; do
-        if grep -Eqs "r-xp .* ${PACKAGES:-/usr/}.* [(]deleted[)]$" "/proc/$process/maps"; then
+    # Whose group is the unit's, or one within it; what has ended meanwhile is no matter
+    for group in $(grep -Els "/$unit(/|\$)" "${PROC:-/proc}"/[0-9]*/cgroup || true); do
+        # Code alone, and of packages: memory that is shared has names of files that are gone, too
+        if grep -Eqs "r-xp .* ${PACKAGES:-/usr/}.* [(]deleted[)]$" "${group%cgroup}maps"; then
             echo "$unit"
         fi
     done | sort -u

@@ -177,7 +177,7 @@ def stop_application_host(cluster: Cluster, name: str, *, drained: bool) -> Outc
 
     def tell(step: str) -> None:
         program = str(Path(sys.executable).with_name("ansible-playbook"))
-        where = [f"--inventory={os.environ['MOLECULE_INVENTORY_FILE']}", "--extra-vars", json.dumps({"drilled": "app2", "step": step})]
+        where = [f"--inventory={os.environ['MOLECULE_INVENTORY_FILE']}", "--limit=app2", f"--extra-vars={json.dumps({'step': step})}"]
         subprocess.run([program, *where, "molecule/cluster/drill/drain.yml"], cwd=ROOT, check=True, capture_output=True, timeout=120)
 
     try:

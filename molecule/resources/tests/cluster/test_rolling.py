@@ -113,7 +113,7 @@ def another(cluster: Cluster) -> Iterator[str]:
         found = known["all"]["hosts"]
         found[NEW] = {**found["app1"], "ansible_host": address}
         for group in ("app", "worker"):
-            known["all"]["children"][group]["hosts"][NEW] = found[NEW]
+            known[group]["hosts"][NEW] = found[NEW]
         grown = base.with_name("grown.yml")
         grown.write_text(yaml.safe_dump(known), encoding="utf-8")
         yield str(grown)
