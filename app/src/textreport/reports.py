@@ -86,7 +86,11 @@ def create(text: str, delay_seconds: int = 0) -> Report:
 
     report = again(store)
     try:
-        tasks.compute.delay(str(report.id))
+        try:
+            tasks.compute.delay(str(report.id))
+        except AttributeError:
+            # kombu's channel has no connection while it gives a broken one up; the next one has
+            tasks.compute.delay(str(report.id))
     except (KombuError, CeleryError, RedisError, OSError) as error:
         log.error("broker unavailable: %s", type(error).__name__, extra={"report_id": str(report.id)})
         report.state = State.FAILED
