@@ -19,5 +19,6 @@ SELECT format('role %s %s %s %s %s', rolname, rolcanlogin, rolconnlimit, rolconf
 SELECT format('SELECT ''rows %I.%I '' || count(*) FROM ONLY %I.%I', nspname, relname, nspname, relname)
   FROM pg_class JOIN pg_namespace AS schema ON schema.oid = relnamespace
  WHERE relkind = 'r' AND relpersistence = 'p' AND nspname NOT LIKE 'pg\_%' AND nspname <> 'information_schema'
+   AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = pg_class.oid AND deptype = 'e')
  ORDER BY 1 \gexec
 \endif

@@ -187,9 +187,15 @@ def test_the_upgrade_brings_everything_over(host: Any, ask: Ask, converge: Any, 
     assert "Nothing is to be upgraded" in said(converge(playbook=UPGRADE))
 
 
-def test_the_way_back_is_the_one_that_is_documented(host: Any, ask: Ask) -> None:
-    """Catches a copy that was kept and does not start."""
+def test_the_way_back_is_the_one_that_is_documented(host: Any, ask: Ask, eventually: Any) -> None:
+    """Catches a copy that was kept and does not start, and one that starts beside the other after a restart."""
     host.run_expect([0], f"systemctl disable --now {NEW}")
+    host.run_expect([0], "sed -i 's/^auto$/manual/' /etc/postgresql/17/main/start.conf")
     host.run_expect([0], "sed -i 's/^manual$/auto/' /etc/postgresql/15/main/start.conf")
     host.run_expect([0], f"systemctl enable --now {OLD}")
     assert ask("SHOW server_version_num").startswith("15")
+    host.run_expect(
+        [0], "systemctl stop postgresql.service 'postgresql@*' && systemctl daemon-reload && systemctl start postgresql.service"
+    )
+    assert eventually(lambda: host.service(OLD).is_running)
+    assert not host.service(NEW).is_running
