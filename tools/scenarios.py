@@ -27,12 +27,11 @@ SCENARIO_SECONDS = 60 * 60
 # Two hosts with the whole stack and the Ansible run that converges them
 SCENARIO_BYTES = 3 * 1024**3
 TIMES = CACHE / "scenario-times.json"
-# By `make soak`, one after the other: they measure how long answers take, and last long
-SOAK = ("releases", "edge", "upgrade", "major")
+# By `make soak`, one after the other: they measure how long answers take, or last long; of patroni, cluster asks what matters most
+SOAK = ("releases", "patroni", "edge", "upgrade", "major")
 # Those that take longest elsewhere
 LONG = (
     "cluster",
-    "patroni",
     "debian12",
     "default",
     "servers",
