@@ -15,6 +15,7 @@ from pathlib import Path
 from docker import DockerClient
 from docker.models.containers import Container
 
+from tools import engine
 from tools.console import say
 from tools.host import text
 from tools.load import Answer, Load, Request
@@ -295,3 +296,11 @@ def table(outcomes: list[Outcome]) -> str:
 
 def generated() -> Path:
     return Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
+
+
+def measured() -> Iterator[Cluster]:
+    """The scenario's hosts; says in the end what was measured on them."""
+    made = Cluster(engine.connect(), generated() / "ca/ca.pem", "")
+    made.address = made.host_address("edge1").rsplit(".", 1)[0] + ".200"
+    yield made
+    say(table(made.outcomes))

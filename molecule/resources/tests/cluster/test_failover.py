@@ -16,9 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from tools import engine
-from tools.console import ROOT, say
-from tools.drills import DATA, HOSTS, Cluster, NotYet, Outcome, generated, table, wait
+from tools.console import ROOT
+from tools.drills import DATA, HOSTS, Cluster, NotYet, Outcome, measured, wait
 
 # Seconds without a successful write, at most
 DATABASE, CACHE, EDGE = 30, 15, 3
@@ -28,10 +27,7 @@ UNIT = "redis-server@broker.service"
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     """Return the scenario's hosts; says in the end what the drills have measured."""
-    made = Cluster(engine.connect(), generated() / "ca/ca.pem", "")
-    made.address = made.host_address("edge1").rsplit(".", 1)[0] + ".200"
-    yield made
-    say(table(made.outcomes))
+    yield from measured()
 
 
 def whole(outcome: Outcome) -> bool:

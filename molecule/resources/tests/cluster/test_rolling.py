@@ -20,8 +20,8 @@ import pytest
 import yaml
 
 from tools import engine, host, prepared
-from tools.console import ROOT, say
-from tools.drills import HOSTS, SCENARIO, Cluster, Outcome, generated, table
+from tools.console import ROOT
+from tools.drills import HOSTS, SCENARIO, Cluster, Outcome, generated, measured
 
 pytestmark = pytest.mark.soak
 NEW = "app3"
@@ -43,10 +43,7 @@ def unnoticed(outcome: Outcome) -> bool:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     """Return the scenario's hosts; says in the end what was measured."""
-    made = Cluster(engine.connect(), generated() / "ca/ca.pem", "")
-    made.address = made.host_address("edge1").rsplit(".", 1)[0] + ".200"
-    yield made
-    say(table(made.outcomes))
+    yield from measured()
 
 
 @contextmanager
