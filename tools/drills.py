@@ -23,6 +23,7 @@ from tools.load import Answer, Load, Request
 SCENARIO = "cluster"
 EDGES, DATA = ("edge1", "edge2"), ("data1", "data2", "data3")
 HOSTS = (*EDGES, "app1", "app2", *DATA)
+BROKER = "redis-server@broker.service"
 SENTINEL_STATE = "/var/lib/redis/sentinel/server.conf"
 # A write makes a row and a task; half the requests are writes
 MIX = [Request("POST", "/api/reports", '{"text": "Number {number}."}'), Request("GET", "/api/reports")]
@@ -149,7 +150,18 @@ class Cluster:
         return next(name for name in DATA if self.host_address(name) == address)
 
     def redis(self, name: str, signal: str) -> None:
-        self.console(name, "systemctl", "kill", f"--signal={signal}", "redis-server@broker.service")
+        self.console(name, "systemctl", "kill", f"--signal={signal}", BROKER)
+
+    def keep_down(self, primary: str) -> None:
+        """Kill the broker's primary, and keep its unit from starting it again before others have noticed."""
+        self.console(primary, "systemctl", "mask", "--runtime", BROKER)
+        self.redis(primary, "KILL")
+
+    def give_back(self, primary: str) -> None:
+        """Undo `keep_down`, and have the sentinels watch."""
+        self.console(primary, "systemctl", "unmask", "--runtime", BROKER)
+        self.console(primary, "systemctl", "start", BROKER)
+        self.watched(on=True)
 
     def watched(self, *, on: bool) -> None:
         """Have the sentinels watch, or not."""
