@@ -262,6 +262,20 @@ def test_a_host_that_nobody_drains_any_more_is_asked_again(docker: DockerClient,
     assert [changed(said, edge) for edge in EDGES] == [0, 0]
 
 
+def test_a_host_that_is_not_well_stays_away_until_it_is(docker: DockerClient, addresses: dict[str, str], eventually: Any) -> None:
+    """Catches requests for a host that was left out for good reason, as it counts as well until its checks have failed."""
+    play("drain", "app1")
+    console(docker, "app1", "systemctl stop haproxy upstream.socket upstream.service")
+    try:
+        with load(addresses["edge1"], 30) as answers:
+            play("ask_again", "web")
+            assert {states(docker, edge)["app1"] for edge in EDGES} == {"DOWN"}
+    finally:
+        console(docker, "app1", "systemctl start upstream.socket haproxy")
+    assert summary(answers)["failed"] == 0
+    eventually(lambda: {states(docker, edge)["app1"].split()[0] for edge in EDGES} == {"UP"}, 20)
+
+
 def test_a_reload_takes_a_new_port_and_keeps_who_is_out(docker: DockerClient, addresses: dict[str, str], eventually: Any) -> None:
     """Catches a server that is asked at its former port, or without TLS, since HAProxy remembers it so."""
 
