@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from celery import Celery, Task
 from celery.signals import before_task_publish, setup_logging, task_postrun, task_prerun, worker_process_init
 from flask import Flask
 from kombu import Queue
+from kombu.exceptions import OperationalError
 
-from textreport import logs
+from textreport import db, logs
 from textreport.cache import cache
 from textreport.db import engine
 from textreport.redis_client import BROKER, SCHEME, Watched, once, tls
@@ -48,6 +50,30 @@ def celery_init_app(app: Flask, settings: Settings) -> Celery[Any]:
         logs.configure(settings.log_level)
 
     return celery_app
+
+
+def publish(task: Task[Any, Any], *arguments: str) -> None:
+    """Send a task; again, for a few seconds, while the broker's primary hands over to a replica."""
+    end = time.monotonic() + db.PATIENCE
+    pause = 0.1
+    while True:
+        try:
+            task.delay(*arguments)
+        except AttributeError as error:
+            # kombu's channel has no connection while it gives a broken one up; the next one has
+            failure = OperationalError(str(error))
+        except OperationalError as error:
+            # a primary whose replicas follow another one by now refuses what none of them would get
+            if "NOREPLICAS" not in str(error):
+                raise
+            failure = error
+        else:
+            return
+        if time.monotonic() + pause > end:
+            raise failure
+        # the pause between two attempts
+        time.sleep(pause)
+        pause = min(pause * 2, 1.0)
 
 
 def _sentinel(settings: Settings) -> dict[str, Any]:

@@ -10,12 +10,27 @@ from urllib.parse import unquote, urlsplit
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
-from redis.sentinel import Sentinel
+from redis.sentinel import Sentinel, SentinelManagedConnection, SentinelManagedSSLConnection
 
 SCHEME = "sentinel://"
 # What Sentinel calls the instances
 BROKER, CACHE = "broker", "cache"
 SENTINEL_PORT = 26379
+
+
+class Closing(SentinelManagedConnection):
+    """A connection that closes when an answer is late, as redis-py's own do without Sentinel.
+
+    Kept open, it would give that answer to whoever asks next.
+    """
+
+    def read_response(self, *arguments: Any, **options: Any) -> Any:
+        """Return the next answer."""
+        return super().read_response(*arguments, **{**options, "disconnect_on_error": True})
+
+
+class ClosingTLS(Closing, SentinelManagedSSLConnection):
+    """The same over TLS."""
 
 
 @dataclass(frozen=True)
@@ -71,5 +86,9 @@ def connect(url: str, name: str, ca_file: str, **options: Any) -> Redis:
     }
     asking: dict[str, Any] = {**watched.login(), **secure, **patience, "retry": once()}
     sentinel: Any = Sentinel(watched.sentinels, sentinel_kwargs=asking)  # type: ignore[no-untyped-call]
-    primary: Redis = sentinel.master_for(name, db=watched.database, **watched.login(), **secure, **options)
+    kind = ClosingTLS if secure else Closing
+    login = watched.login()
+    primary: Redis = sentinel.master_for(
+        name, db=watched.database, connection_class=kind, **login, **secure, **options
+    )
     return primary

@@ -16,6 +16,7 @@ from textreport import logs
 from textreport.cache import cache
 from textreport.db import again, session
 from textreport.models import Report, State
+from textreport.queueing import publish
 from textreport.settings import Settings
 
 RECENT = 20
@@ -86,11 +87,7 @@ def create(text: str, delay_seconds: int = 0) -> Report:
 
     report = again(store)
     try:
-        try:
-            tasks.compute.delay(str(report.id))
-        except AttributeError:
-            # kombu's channel has no connection while it gives a broken one up; the next one has
-            tasks.compute.delay(str(report.id))
+        publish(tasks.compute, str(report.id))
     except (KombuError, CeleryError, RedisError, OSError) as error:
         log.error("broker unavailable: %s", type(error).__name__, extra={"report_id": str(report.id)})
         report.state = State.FAILED
