@@ -244,6 +244,48 @@ def test_three_hosts_of_the_database_are_a_cluster(tmp_path: Path) -> None:
     assert {"unit": "patroni.service", "host": "db2"} in got["app1"]["smoke_units"]
 
 
+def test_a_pool_stands_between_the_application_and_the_database(tmp_path: Path) -> None:
+    """Catches an address that passes the pool by, a pool that asks in the clear or knows one member only, and a login that it forgets."""
+    shown = {
+        "app": [
+            "database_url",
+            "pgbouncer_servers",
+            "pgbouncer_server_port",
+            "pgbouncer_tls_ca_file",
+            "pgbouncer_databases",
+            "smoke_units",
+        ],
+        "worker": ["database_url", "pgbouncer_users"],
+    }
+    for folder in ("one", "three", "here"):
+        (tmp_path / folder).mkdir()
+    rotation = {"step": "begun", "former": {"postgresql": "F0rmerSecret8sZ0p"}}
+    got = baseline(
+        tmp_path / "one", shown=shown, database_pooler=True, pgbouncer_port=16432, postgresql_port=15432, vault_rotation=rotation
+    )
+    assert (
+        got["app1"]["database_url"]
+        == got["worker1"]["database_url"]
+        == "postgresql+psycopg://textreport:W4vGq8sZ0pLr2xNd@127.0.0.1:16432/textreport"
+    )
+    assert got["app1"]["pgbouncer_servers"] == ["10.20.0.24"]
+    assert (int(got["app1"]["pgbouncer_server_port"]), got["app1"]["pgbouncer_tls_ca_file"]) == (15432, "/etc/ssl/groundcrew/ca.pem")
+    assert got["app1"]["pgbouncer_databases"] == ["textreport"]
+    assert {user["name"]: user["password"] for user in got["worker1"]["pgbouncer_users"]} == {
+        "textreport": "W4vGq8sZ0pLr2xNd",
+        "textreport_b": "F0rmerSecret8sZ0p",
+    }
+    assert {unit["host"] for unit in got["app1"]["smoke_units"] if unit["unit"] == "pgbouncer.service"} == {"app1", "app2", "worker1"}
+    members = {"all": {"children": {"db": {"hosts": {f"db{number}": {"host_address": f"10.20.0.3{number}"} for number in (2, 3)}}}}}
+    got = baseline(tmp_path / "three", members, shown=shown, database_pooler=True)
+    assert got["app1"]["pgbouncer_servers"] == ["10.20.0.24", "10.20.0.32", "10.20.0.33"]
+    assert got["app1"]["database_url"].endswith("@127.0.0.1:6432/textreport")
+    # Beside the application, a single server is asked as the application would
+    got = baseline(tmp_path / "here", {"all": {"children": {"db": {"hosts": {"db1": None}}, "app": {"hosts": {"db1": None}}}}}, shown=shown,
+                   database_pooler=True)  # fmt: skip
+    assert (got["db1"]["pgbouncer_servers"], got["db1"]["pgbouncer_tls_ca_file"]) == (["127.0.0.1"], "")
+
+
 def test_three_hosts_of_the_cache_are_a_set(tmp_path: Path) -> None:
     """Catches members that cannot reach each other, clients that ask one host alone, and a password that a single server would need."""
     more = {"hosts": {f"cache{number}": {"host_address": f"10.20.0.{33 + number}"} for number in (2, 3)}}
