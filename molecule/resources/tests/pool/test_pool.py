@@ -98,6 +98,24 @@ def test_passwords_stay_where_they_are(pool: Any, host: Any) -> None:
     assert secret not in log.read_text(errors="replace")
 
 
+def test_a_login_that_acts_as_another_finds_the_leader_too(pool: Any, eventually: EVENTUALLY) -> None:
+    """Catches a standby that is taken for a leader after a rotation: the second login acts as the first, which may not end its connections."""
+    standby = next(name for name, one in pool.members().items() if one["Role"] != "Leader")
+    query = re.search(r"connect_query='([^']+)'", pool.said("db3", "cat", "/etc/pgbouncer/pgbouncer.ini"))
+    assert query is not None
+    pool.ask("ALTER ROLE textreport_b LOGIN PASSWORD 'Tr1edOnceAndGone'")
+    try:
+        known = ["psql", "-XAtq", "-d", "textreport", "-c", "SELECT rolcanlogin FROM pg_roles WHERE rolname = 'textreport_b'"]
+        eventually(lambda: pool.said(standby, *known, user="postgres") == "t")
+        ask = ["psql", "-XAtq", "postgresql://textreport_b:Tr1edOnceAndGone@127.0.0.1/textreport", "-c"]
+        assert pool.said(standby, *ask, "SELECT current_user, pg_is_in_recovery()") == "textreport|t"
+        code, said = pool.run(standby, *ask, query[1])
+    finally:
+        pool.ask("ALTER ROLE textreport_b NOLOGIN PASSWORD NULL")
+    assert code != 0
+    assert "terminating connection" in said, said
+
+
 def test_the_unit_is_sandboxed(pool: Any) -> None:
     """Catches a unit that runs as Debian packages it: as the database's own user, who may read all data."""
     said = pool.said("db3", "systemd-analyze", "security", "--no-pager", "pgbouncer.service")
