@@ -86,7 +86,8 @@ def test_addresses_that_lead_elsewhere_are_refused(tmp_path: Path, address: str)
 def test_a_pool_to_nothing_is_refused(tmp_path: Path) -> None:
     """Catches an application that is sent to a pool with no database behind it."""
     hosts = inventory(web=["web1"], app=["app1"])
-    hosts["all"]["vars"] = {"database_pooler": True}
+    for host in hosts["all"]["hosts"].values():
+        host["database_pooler"] = True
     said = refused(tmp_path, hosts)
     assert "database_pooler is True" in said
     assert "the group db has a host" in said
