@@ -51,7 +51,7 @@ molecule: toolchain audit-toolchain  ## Molecule scenarios side by side, or one:
 	@$(run) tools.scenarios $(ROLE)
 
 soak: toolchain audit-toolchain  ## Two hours of releases and killed runs under load, of clusters that are drilled and changed, and of upgrades
-	@GROUNDCREW_JOBS=1 GROUNDCREW_SOAK=1 $(run) tools.scenarios releases cluster patroni edge upgrade major
+	@GROUNDCREW_JOBS=1 GROUNDCREW_SOAK=1 $(run) tools.scenarios releases cluster patroni pool edge upgrade major
 
 bench: toolchain  ## Measure site.yml against a plain shell script: make bench ROUNDS=3
 	@$(run) tools.bench $(ROUNDS)

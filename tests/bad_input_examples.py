@@ -101,6 +101,12 @@ GOOD: dict[str, dict[str, Any]] = {
         "patroni_postgresql_version": "17",
         "patroni_listen_addresses": ["127.0.0.1", "10.0.0.1"],
     },
+    "pgbouncer": {
+        "pgbouncer_servers": ["10.0.0.24"],
+        "pgbouncer_tls_ca_file": "/etc/ssl/ca.pem",
+        "pgbouncer_databases": ["shop"],
+        "pgbouncer_users": [{"name": "shop", "password": SECRET}],
+    },
     "redis": {"redis_users": [USER, CACHE_USER]},
     "app": {"app_name": "shop", "app_source": str(ROOT / "app"), "app_secret_environment": {"SHOP_KEY": SECRET}},
     "gunicorn": {"gunicorn_name": "shop", "gunicorn_application": "shop.wsgi:app"},

@@ -83,6 +83,16 @@ def test_addresses_that_lead_elsewhere_are_refused(tmp_path: Path, address: str)
     assert "Set it for web1" in said
 
 
+def test_a_pool_to_nothing_is_refused(tmp_path: Path) -> None:
+    """Catches an application that is sent to a pool with no database behind it."""
+    hosts = inventory(web=["web1"], app=["app1"])
+    for host in hosts["all"]["hosts"].values():
+        host["database_pooler"] = True
+    said = refused(tmp_path, hosts)
+    assert "database_pooler is True" in said
+    assert "the group db has a host" in said
+
+
 @pytest.mark.parametrize("databases", [["web1"], ["db1"], ["web1", "app1", "db1"]])
 def test_any_group_may_share_its_hosts(tmp_path: Path, databases: list[str]) -> None:
     """Catches a rule that refuses what works: all on one host, each group on its own, and tiers of three that overlap."""

@@ -244,6 +244,35 @@ def test_three_hosts_of_the_database_are_a_cluster(tmp_path: Path) -> None:
     assert {"unit": "patroni.service", "host": "db2"} in got["app1"]["smoke_units"]
 
 
+def test_a_pool_stands_between_the_application_and_the_database(tmp_path: Path) -> None:
+    """Catches an address that passes the pool by, a migration that does not, a pool that asks in the clear, and a login that it forgets."""
+    asked = ["pgbouncer_servers", "pgbouncer_server_port", "pgbouncer_tls_ca_file", "pgbouncer_databases", "pgbouncer_users"]
+    shown = {"app": [*asked, "database_url", "app_migrate_secret_environment", "smoke_units"], "worker": ["database_url"]}
+    for folder in ("one", "three", "here"):
+        (tmp_path / folder).mkdir()
+    changed: dict[str, Any] = {"pgbouncer_port": 16432, "postgresql_port": 15432, "pgbouncer_pool_size": 5}
+    rotation = {"step": "begun", "former": {"postgresql": "F0rmerSecret8sZ0p"}}
+    got = baseline(tmp_path / "one", shown=shown, database_pooler=True, vault_rotation=rotation, vault_app_secret_key="x", **changed)
+    app, login = got["app1"], "postgresql+psycopg://textreport:W4vGq8sZ0pLr2xNd"
+    assert app["database_url"] == got["worker1"]["database_url"] == f"{login}@127.0.0.1:16432/textreport"
+    migration = app["app_migrate_secret_environment"]["TEXTREPORT_DATABASE_URL"]
+    assert migration.startswith(f"{login}@10.20.0.24:15432/textreport?")
+    assert "sslmode=verify-full" in migration
+    assert (app["pgbouncer_servers"], int(app["pgbouncer_server_port"])) == (["10.20.0.24"], 15432)
+    assert (app["pgbouncer_tls_ca_file"], app["pgbouncer_databases"]) == ("/etc/ssl/groundcrew/ca.pem", ["textreport"])
+    logins = {user["name"]: user["password"] for user in app["pgbouncer_users"]}
+    assert logins == {"textreport": "W4vGq8sZ0pLr2xNd", "textreport_b": "F0rmerSecret8sZ0p"}
+    assert {unit["host"] for unit in app["smoke_units"] if unit["unit"] == "pgbouncer.service"} == {"app1", "app2", "worker1"}
+    members = {"all": {"children": {"db": {"hosts": {f"db{number}": {"host_address": f"10.20.0.3{number}"} for number in (2, 3)}}}}}
+    got = baseline(tmp_path / "three", members, shown=shown, database_pooler=True, vault_app_secret_key="x")
+    assert got["app1"]["pgbouncer_servers"] == ["10.20.0.24", "10.20.0.32", "10.20.0.33"]
+    assert got["app1"]["database_url"] == f"{login}@127.0.0.1:6432/textreport"
+    # Beside the application, a single server is asked as the application would
+    both = {"all": {"children": {"app": {"hosts": {"db1": None}}}}}
+    got = baseline(tmp_path / "here", both, shown=shown, database_pooler=True, vault_app_secret_key="x")
+    assert (got["db1"]["pgbouncer_servers"], got["db1"]["pgbouncer_tls_ca_file"]) == (["127.0.0.1"], "")
+
+
 def test_three_hosts_of_the_cache_are_a_set(tmp_path: Path) -> None:
     """Catches members that cannot reach each other, clients that ask one host alone, and a password that a single server would need."""
     more = {"hosts": {f"cache{number}": {"host_address": f"10.20.0.{33 + number}"} for number in (2, 3)}}

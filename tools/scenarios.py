@@ -28,7 +28,7 @@ SCENARIO_SECONDS = 60 * 60
 SCENARIO_BYTES = 3 * 1024**3
 TIMES = CACHE / "scenario-times.json"
 # By `make soak`, one after the other: they measure how long answers take, or last long; of patroni, cluster asks what matters most
-SOAK = ("releases", "patroni", "edge", "upgrade", "major")
+SOAK = ("releases", "patroni", "pool", "edge", "upgrade", "major")
 # Those that take longest elsewhere
 LONG = (
     "cluster",

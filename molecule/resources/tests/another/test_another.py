@@ -11,6 +11,22 @@ def test_order_is_packed(site: Any, eventually: Any) -> None:
     assert eventually(lambda: site.finished(location))
 
 
+def test_requests_go_through_the_pool_and_migrations_past_it(site: Any, host: Any) -> None:
+    """Catches a pool that the application passes by, and a migration whose limits, as options at the beginning, a pool would refuse."""
+    with host.sudo("pgbouncer"):
+        console = "psql -XAtq -h /run/pgbouncer -p 6432 pgbouncer -c 'SHOW STATS'"
+
+        def transactions() -> int:
+            return sum(int(line.split("|")[1]) for line in host.check_output(console).splitlines() if line.startswith("shop|"))
+
+        before = transactions()
+        assert site.get("/").status == 200
+        assert transactions() > before
+    with host.sudo():
+        assert "@127.0.0.1:6432/shop" in host.file("/etc/shop/environment").content_string
+        assert "@127.0.0.1:5432/shop" in host.file("/etc/shop/environment.migrate").content_string
+
+
 def test_page_knows_its_settings_and_its_scheme(site: Any) -> None:
     """Catches a setting that quoting has changed, and an application that takes its visitors to be on plain HTTP."""
     page = site.get("/").body.decode()
