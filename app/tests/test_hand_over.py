@@ -39,7 +39,7 @@ def test_a_primary_without_replicas_is_asked_again(client: FlaskClient, broker: 
 def test_a_late_answer_is_nobody_elses(
     environ: dict[str, str], monkeypatch: pytest.MonkeyPatch, clean: None
 ) -> None:
-    """Catches a kept connection whose late answer goes to whoever asks next: one visitor gets what another asked for."""
+    """Catches a kept connection whose late answer goes to whoever asks next, who gets another one's."""
     real = urlsplit(environ["TEXTREPORT_CACHE_URL"])
     monkeypatch.setattr(Sentinel, "discover_master", lambda *_: (real.hostname, real.port or 6379))
     login = f"{real.username or ''}:{real.password}@" if real.password else ""
