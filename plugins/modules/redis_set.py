@@ -114,6 +114,21 @@ class Members:
             found |= {str(said[0])} if said else set()
         return found - {"", *self.addresses}
 
+    def known(self, kind: str, name: str) -> list[str]:
+        """The addresses of the SENTINELS or REPLICAS that this host's Sentinel knows, also of those that are away."""
+        return [fields(one).get("ip", "") for one in self.ask(self.address, self.sentinel_port, "SENTINEL", kind, name)]
+
+    def miscounted(self, name: str) -> bool:
+        """Whether this host's Sentinel counts somebody twice, who was rebuilt and has another name, or somebody who is no member any more."""
+        sentinels = self.known("SENTINELS", name)
+        return len(sentinels) >= len(self.addresses) or bool({*sentinels, *self.known("REPLICAS", name)} - {*self.addresses})
+
+    def knows_all(self, name: str) -> bool:
+        """Whether this host's Sentinel knows all others that watch the instance."""
+        others = [address for address in self.addresses if address != self.address]
+        watching = {one for one in others if self.answer(one, self.sentinel_port, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", name)}
+        return watching <= {*self.known("SENTINELS", name)}
+
     def quorum(self, name: str) -> int:
         """How many have to agree, by this host's Sentinel, that a primary is gone; 0 where none answers."""
         return int(fields(self.answer(self.address, self.sentinel_port, "SENTINEL", "MASTER", name) or []).get("quorum", 0))
@@ -179,11 +194,11 @@ def recount(members: Members, name: str, check_mode: bool) -> bool:
 
 
 def settle(module: AnsibleModule, members: Members, name: str, port: int) -> None:
-    """Wait until this host follows or is followed, and have its Sentinel count no member twice."""
-    # A member that was rebuilt has another name: as it was, it would count as one that is away
-    known = members.ask(members.address, members.sentinel_port, "SENTINEL", "SENTINELS", name)
-    if len(known) >= len(members.addresses):
+    """Wait until this host follows or is followed, and have its Sentinel count nobody twice who is there, and nobody who is not."""
+    if members.miscounted(name):
         members.ask(members.address, members.sentinel_port, "SENTINEL", "RESET", name)
+        # Before the next host's forgets them: with two that know nobody, nobody would be replaced
+        wait(module, f"the other Sentinels of {name} known to {members.address}", lambda: members.knows_all(name))
     wait(module, f"a settled {name} on {members.address}", lambda: settled(members, port))
 
 

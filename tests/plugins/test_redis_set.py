@@ -114,3 +114,32 @@ def test_a_set_of_another_size_is_recounted(quorum: str | None, told: bool, chec
     assert recount(members, "broker", check_mode) is told
     setting = ("10.0.0.1", "SENTINEL", "SET", "broker", "quorum", "2")
     assert (setting in members.told) is (told and not check_mode)
+
+
+@pytest.mark.parametrize(
+    ("sentinels", "replicas", "found"),
+    [
+        (["10.0.0.2", "10.0.0.3"], ["10.0.0.2", "10.0.0.3"], False),
+        (["10.0.0.2"], [], False),
+        (["10.0.0.2", "10.0.0.3", "10.0.0.3"], ["10.0.0.2"], True),
+        (["10.0.0.2", "10.0.0.9"], ["10.0.0.2"], True),
+        (["10.0.0.2", "10.0.0.3"], ["10.0.0.2", "10.0.0.9"], True),
+    ],
+)
+def test_a_sentinel_that_counts_who_is_not_there_is_told(sentinels: list[str], replicas: list[str], found: bool) -> None:
+    """Catches a member that has gone with its address, and would count as one that is away for ever."""
+    said: dict[tuple[str, ...], Any] = {
+        ("10.0.0.1", "SENTINEL", "SENTINELS", "broker"): [one(address, "sentinel") for address in sentinels],
+        ("10.0.0.1", "SENTINEL", "REPLICAS", "broker"): [one(address, "s_down,slave") for address in replicas],
+    }
+    assert asked(said).miscounted("broker") is found
+
+
+def test_the_next_sentinel_forgets_once_this_one_knows_the_others() -> None:
+    """Catches two Sentinels that know nobody at the same time."""
+    said: dict[tuple[str, ...], Any] = {
+        ("10.0.0.2", "SENTINEL", "GET-MASTER-ADDR-BY-NAME", "broker"): ["10.0.0.1", "6379"],
+        ("10.0.0.1", "SENTINEL", "SENTINELS", "broker"): [],
+    }
+    assert not asked(said).knows_all("broker")
+    assert asked(said | {("10.0.0.1", "SENTINEL", "SENTINELS", "broker"): [one("10.0.0.2", "sentinel")]}).knows_all("broker")
