@@ -87,3 +87,13 @@ def test_a_commit_whose_answer_is_lost_is_done_once(app: Flask) -> None:
         assert len(commits) > 1
         stored = db.session().execute(text("select id::text, text from reports")).all()
         assert [tuple(row) for row in stored] == [(str(report.id), "Once.")]
+
+
+def test_a_connection_that_is_lost_after_the_answer_costs_nothing(app: Flask) -> None:
+    """Catches an answer that becomes an error because the server leaves before the session ends."""
+    with app.app_context():
+        backend = db.session().scalar(text("select pg_backend_pid()"))
+        with db.engine().connect() as other:
+            other.execute(text("select pg_terminate_backend(:pid, 5000)"), {"pid": backend})
+    with app.app_context():
+        assert db.session().scalar(text("select 7")) == 7

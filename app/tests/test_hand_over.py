@@ -46,7 +46,7 @@ def test_a_late_answer_is_nobody_elses(
     cache = Cache(f"sentinel://{login}127.0.0.1:1/{real.path.strip('/') or 0}")
     cache.redis.mset({"textreport:one": "1", "textreport:two": "2"})
     with Redis.from_url(environ["TEXTREPORT_CACHE_URL"]) as other:
-        other.execute_command("CLIENT PAUSE", 1500, "ALL")  # type: ignore[no-untyped-call]
+        other.execute_command("CLIENT PAUSE", 1500, "ALL")
     with pytest.raises(TimeoutError):
         cache.redis.get("textreport:one")
     end = time.monotonic() + 10

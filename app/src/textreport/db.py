@@ -36,7 +36,11 @@ def init_app(app: Flask, url: str) -> None:
     def close(_error: BaseException | None) -> None:
         session: Session | None = g.pop("session", None)
         if session is not None:
-            session.close()
+            try:
+                session.close()
+            except DBAPIError:
+                # its connection is gone by now, after all that was asked of it
+                session.invalidate()
 
 
 def engine() -> Engine:

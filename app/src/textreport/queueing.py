@@ -11,7 +11,7 @@ from flask import Flask
 from kombu import Queue
 from kombu.exceptions import OperationalError
 
-from textreport import db, logs
+from textreport import logs
 from textreport.cache import cache
 from textreport.db import engine
 from textreport.redis_client import BROKER, SCHEME, Watched, once, tls
@@ -21,6 +21,9 @@ DEFAULT = "default"
 MAINTENANCE = "maintenance"
 QUEUES = (DEFAULT, MAINTENANCE)
 EXTENSION = "celery"
+# Seconds until the broker's answer is given up, which a hand-over may take; and for which a task is sent
+SOCKET_TIMEOUT = 5
+PATIENCE = 8.0
 
 
 def celery_init_app(app: Flask, settings: Settings) -> Celery[Any]:
@@ -54,7 +57,7 @@ def celery_init_app(app: Flask, settings: Settings) -> Celery[Any]:
 
 def publish(task: Task[Any, Any], *arguments: str) -> None:
     """Send a task; again, for a few seconds, while the broker's primary hands over to a replica."""
-    end = time.monotonic() + db.PATIENCE
+    end = time.monotonic() + PATIENCE
     pause = 0.1
     while True:
         try:
@@ -111,7 +114,7 @@ def _configuration(settings: Settings) -> dict[str, Any]:
             "unacked_restore_interval": 10,
             "unacked_restore_throttle": 1,
             "socket_connect_timeout": 3,
-            "socket_timeout": 5,
+            "socket_timeout": SOCKET_TIMEOUT,
             "socket_keepalive": True,
             # A server that is silent is noticed after this and the timeout above
             "health_check_interval": 10,

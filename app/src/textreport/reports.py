@@ -89,7 +89,8 @@ def create(text: str, delay_seconds: int = 0) -> Report:
     try:
         publish(tasks.compute, str(report.id))
     except (KombuError, CeleryError, RedisError, OSError) as error:
-        log.error("broker unavailable: %s", type(error).__name__, extra={"report_id": str(report.id)})
+        reason = type(error.__cause__ or error).__name__
+        log.error("broker unavailable: %s", reason, extra={"report_id": str(report.id)})
         report.state = State.FAILED
         report.error = "The queue was unavailable."
         report.finished_at = func.now()
