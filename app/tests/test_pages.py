@@ -160,6 +160,10 @@ def test_markup_and_assets(client: FlaskClient, app: Flask) -> None:
             assert answer.data == content
             assert "max-age=31536000" in answer.headers["Cache-Control"]
             answer.close()
+            # Of another release, to whose host the visitor's next request may go
+            answer = client.get(url.replace("?v=", "?v=0"))
+            assert answer.headers["Cache-Control"] == "no-cache"
+            answer.close()
 
 
 def test_trusted_proxies(make_app: MakeApp) -> None:

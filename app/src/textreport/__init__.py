@@ -36,7 +36,6 @@ def create_app(settings: Settings | None = None) -> Flask:
         WTF_CSRF_TIME_LIMIT=None,
         # the token in a __Host- cookie suffices; visitors whose browser sends no Referer are not locked out
         WTF_CSRF_SSL_STRICT=False,
-        SEND_FILE_MAX_AGE_DEFAULT=31_536_000,
     )
     logs.init_app(app)
     db.init_app(app, settings.database_url)
